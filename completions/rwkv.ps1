@@ -1,0 +1,16 @@
+# PowerShell completion for rwkv
+Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
+  param($wordToComplete, $commandAst, $cursorPosition)
+  $flags = @{
+    'chat' = @('--continue', '--system', '--think', '--max-tokens', '--no-save', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'generate' = @('--file', '--chat', '--raw', '--system', '--think', '--max-tokens', '--stop', '--state', '--save-state', '--prompt-tokens', '--output', '--echo', '--json', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'info' = @('--json', '--tensors', '--quiet', '--verbose', '--debug', '--help')
+    'models' = @('--paths', '--quiet', '--verbose', '--debug', '--help')
+    'completion' = @('--quiet', '--verbose', '--debug', '--help')
+  }
+  $words = $commandAst.CommandElements | ForEach-Object { $_.ToString() }
+  $command = if ($words.Count -gt 1) { $words[1] } else { '' }
+  $choices = if ($flags.ContainsKey($command)) { $flags[$command] } else { $flags.Keys }
+  $choices | Where-Object { $_ -like "$wordToComplete*" } |
+    ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
+}

@@ -1,0 +1,40 @@
+"""The Python door: `rwkv_cli.load`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.strategy import choose_strategy
+from rwkv_cli.hub import resolve
+from rwkv_cli.places import models_folder
+
+
+def load(
+    model: str | os.PathLike[str],
+    strategy: str | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    tokenizer: str | None = None,
+) -> Model:
+    """Load a model to run it from Python.
+
+    Args:
+        model: A weights file (.pth, .safetensors, rwkv.cpp .bin), the name of an installed model,
+            or "demo".
+        strategy: A device and a precision, such as "cpu fp32" or "cuda fp16".
+        device: A torch device; overrules the strategy.
+        dtype: "fp32", "bf16" or "fp16"; overrules the strategy. By default the precision of the
+            file.
+        tokenizer: Name or file of a tokenizer; by default the one that belongs to the vocabulary.
+
+    Raises:
+        NotFoundError: There is no such model.
+        RefusedError: The file is damaged, or no model that runs here.
+        UsageError: The strategy is not understood.
+    """
+    path = resolve(os.fspath(model), models_folder())
+    return load_model(Path(path), choose_strategy(strategy, device, dtype), tokenizer=tokenizer)

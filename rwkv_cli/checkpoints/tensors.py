@@ -1,0 +1,167 @@
+"""Named buffers of a checkpoint; knows dtypes and shapes, not what any tensor is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import TracebackType
+
+from rwkv_cli.checkpoints.source import Source
+from rwkv_cli.errors import RefusedError
+
+# Bytes of one element, under the names of the safetensors specification.
+ITEM_BYTES = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U32": 4,
+    "U8": 1,
+    "BOOL": 1,
+}
+# The largest published model has some 2,100; a file cannot make us hold millions.
+MAX_TENSORS = 65_536
+MAX_DIMS = 8
+MAX_NAME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RawTensor:
+    """One tensor as it lies in the file.
+
+    Attributes:
+        name: Its name.
+        dtype: A key of `ITEM_BYTES`.
+        shape: Outermost dimension first.
+        data: Its elements, row-major, little-endian, in a writable view of single bytes. Writes
+            stay in this process. A file may place them at any byte, so nothing is promised
+            about alignment.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the data in bytes."""
+        return self.data.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a reader finds in a file: tensors in file order and short notes beside them."""
+
+    tensors: list[RawTensor]
+    metadata: dict[str, str]
+
+
+class Checkpoint:
+    """An open weights file; a context manager.
+
+    Attributes:
+        path: Where the file lies.
+        format: "pth", "safetensors" or "rwkv.cpp".
+        tensors: Name to tensor, in file order; empty once closed.
+        metadata: Notes in the file that are no tensors.
+    """
+
+    path: Path
+    format: str
+    tensors: dict[str, RawTensor]
+    metadata: dict[str, str]
+
+    def __init__(self, source: Source, format_name: str, contents: Contents) -> None:
+        self.path = source.path
+        self.format = format_name
+        self.tensors = {tensor.name: tensor for tensor in contents.tensors}
+        self.metadata = contents.metadata
+        self._source: Source | None = source
+
+    def release(self, tensor: RawTensor) -> None:
+        """Gives back the memory behind a tensor; reading it again fetches it from disk.
+
+        Changes made to its bytes are lost where the system can drop pages.
+        """
+        if self._source is not None:
+            self._source.forget(tensor.data)
+
+    def close(self) -> None:
+        """Lets go of the file; its memory is unmapped when the last view of it is gone.
+
+        Unmapping at once would pull the bytes from under arrays that still use them:
+        `torch.frombuffer` keeps the view alive but holds no lock on it.
+        """
+        self.tensors = {}
+        self._source = None
+
+    def __enter__(self) -> Checkpoint:
+        """The checkpoint itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes."""
+        self.close()
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Text from a file, cut and escaped so that a message can carry it."""
+    cut = text if len(text) <= limit else text[:limit] + "…"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "replace").decode("ascii")
+        for char in cut
+    )
+
+
+def check_name(name: str, source: Source) -> str:
+    """The name itself, when a tensor may be called so.
+
+    Raises:
+        RefusedError: It is empty, too long or has characters that do not print.
+    """
+    if name and len(name) <= MAX_NAME and name.isprintable():
+        return name
+    raise source.refused(f"has a tensor with an unusable name: {printable(name)!r}")
+
+
+def mapped(source: Source, name: str, dtype: str, shape: tuple[int, ...], offset: int) -> RawTensor:
+    """A tensor whose bytes are used where they lie in the file.
+
+    Raises:
+        RefusedError: It has too many dimensions or does not lie inside the file.
+    """
+    if len(shape) > MAX_DIMS:
+        raise source.refused(f"has a tensor of {len(shape)} dimensions: {name}")
+    nbytes = prod(shape) * ITEM_BYTES[dtype]
+    return RawTensor(name, dtype, shape, source.take(offset, nbytes, f"tensor {name}"))
+
+
+def check_tensors(tensors: list[RawTensor], source: Source) -> None:
+    """Checks that there is at least one tensor, and that every name is used once.
+
+    Raises:
+        RefusedError: Otherwise.
+    """
+    seen: set[str] = set()
+    for tensor in tensors:
+        if tensor.name in seen:
+            raise twice(tensor.name, source)
+        seen.add(tensor.name)
+    if not seen:
+        raise source.refused("holds no tensors")
+
+
+def twice(name: str, source: Source) -> RefusedError:
+    """The error for a name that appears more than once."""
+    return source.refused(f"is corrupt: it names {printable(name)} twice")

@@ -1,0 +1,157 @@
+"""`rwkv completion`: completion scripts, made from the commands and flags that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from rwkv_cli.cli.app import COMMANDS, program
+from rwkv_cli.cli.options import common_options
+from rwkv_cli.render.streams import stdout_sink
+
+_FILE_FLAGS = {"--file", "--state", "--save-state", "--output", "--model", "--tokenizer"}
+
+Flags = dict[str, list[tuple[str, str]]]  # command to its flags, each with a line of help
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "powershell"]))
+@common_options
+def completion(shell: str, quiet: bool, verbose: bool, debug: bool) -> None:
+    """Print a completion script for your shell.
+
+    \b
+    bash:        rwkv completion bash > ~/.local/share/bash-completion/completions/rwkv
+    zsh:         rwkv completion zsh > a folder of your $fpath, as _rwkv
+    fish:        rwkv completion fish > ~/.config/fish/completions/rwkv.fish
+    powershell:  rwkv completion powershell >> $PROFILE
+    """
+    stdout_sink().write(script(shell).encode())
+
+
+def script(shell: str) -> str:
+    """Write the completion script of a shell."""
+    return _WRITERS[shell](_flags())
+
+
+def _flags() -> Flags:
+    """List the flags of every command."""
+    group = program()
+    context = click.Context(group)
+    table: Flags = {}
+    for name in COMMANDS:
+        command = group.get_command(context, name)
+        assert command is not None
+        rows = [
+            (flag, (option.help or "").rstrip("."))
+            for option in command.params
+            if isinstance(option, click.Option)
+            for flag in option.opts
+            if flag.startswith("--")
+        ]
+        table[name] = [*rows, ("--help", "Show this message")]
+    return table
+
+
+def _bash(table: Flags) -> str:
+    cases = "\n".join(
+        f'    {name}) words="{" ".join(flag for flag, _ in rows)}" ;;'
+        for name, rows in table.items()
+    )
+    return f"""# bash completion for rwkv
+_rwkv() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
+  case "$previous" in
+    {"|".join(sorted(_FILE_FLAGS))}|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+  esac
+  if [ "$COMP_CWORD" -eq 1 ]; then
+    COMPREPLY=($(compgen -W "{" ".join(table)} --help --version" -- "$current"))
+    return
+  fi
+  case "${{COMP_WORDS[1]}}" in
+{cases}
+  esac
+  case "$current" in
+    -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
+    *) COMPREPLY=($(compgen -f -- "$current")) ;;
+  esac
+}}
+complete -o filenames -F _rwkv rwkv
+"""
+
+
+def _zsh(table: Flags) -> str:
+    commands = "\n".join(f"    {_quoted(f'{n}:{line}')}" for n, (_, line) in COMMANDS.items())
+    cases = []
+    for name, rows in table.items():
+        specs = " ".join(_quoted(_zsh_flag(flag, text)) for flag, text in rows)
+        cases.append(f"    {name}) _arguments {specs} '*:file:_files' ;;")
+    return f"""#compdef rwkv
+_rwkv() {{
+  local -a commands=(
+{commands}
+  )
+  if (( CURRENT == 2 )); then
+    _describe command commands
+    return
+  fi
+  local command=$words[2]
+  shift words
+  (( CURRENT-- ))
+  case $command in
+{chr(10).join(cases)}
+  esac
+}}
+compdef _rwkv rwkv
+"""
+
+
+def _zsh_flag(flag: str, text: str) -> str:
+    text = text.replace("[", "(").replace("]", ")").replace(":", " -")
+    return f"{flag}[{text}]" + (":file:_files" if flag in _FILE_FLAGS else "")
+
+
+def _fish(table: Flags) -> str:
+    lines = ["# fish completion for rwkv", "complete -c rwkv -n __fish_use_subcommand -f"]
+    for name, (_, line) in COMMANDS.items():
+        lines.append(f"complete -c rwkv -n __fish_use_subcommand -a {name} -d {_quoted(line)}")
+    for name, rows in table.items():
+        for flag, text in rows:
+            takes_file = " -r -F" if flag in _FILE_FLAGS else ""
+            condition = f"'__fish_seen_subcommand_from {name}'"
+            lines.append(
+                f"complete -c rwkv -n {condition} -l {flag[2:]} -d {_quoted(text)}{takes_file}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _powershell(table: Flags) -> str:
+    lists = {name: ", ".join(f"'{flag}'" for flag, _ in flags) for name, flags in table.items()}
+    rows = "\n".join(f"    '{name}' = @({flags})" for name, flags in lists.items())
+    return f"""# PowerShell completion for rwkv
+Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {{
+  param($wordToComplete, $commandAst, $cursorPosition)
+  $flags = @{{
+{rows}
+  }}
+  $words = $commandAst.CommandElements | ForEach-Object {{ $_.ToString() }}
+  $command = if ($words.Count -gt 1) {{ $words[1] }} else {{ '' }}
+  $choices = if ($flags.ContainsKey($command)) {{ $flags[$command] }} else {{ $flags.Keys }}
+  $choices | Where-Object {{ $_ -like "$wordToComplete*" }} |
+    ForEach-Object {{ [System.Management.Automation.CompletionResult]::new($_) }}
+}}
+"""
+
+
+def _quoted(text: str) -> str:
+    """Quote for a POSIX shell or fish, which differ in nothing used here."""
+    return "'" + text.replace("'", "’") + "'"
+
+
+_WRITERS: dict[str, Callable[[Flags], str]] = {
+    "bash": _bash,
+    "zsh": _zsh,
+    "fish": _fish,
+    "powershell": _powershell,
+}

@@ -1,0 +1,242 @@
+"""`rwkv generate`: continue a text, or answer a question about one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rwkv_cli.cli.app import Interrupted, Terminated
+from rwkv_cli.cli.loading import choose_model, interruptible, load
+from rwkv_cli.cli.options import NUMBER, common_options, model_options, sampling_options
+from rwkv_cli.cli.prompt import Prompt, chat_text, gather, raw_text
+from rwkv_cli.cli.report import Run, as_json, report
+from rwkv_cli.cli.settings import Settings, collect
+from rwkv_cli.errors import NotFoundError, UsageError
+from rwkv_cli.render.progress import Progress
+from rwkv_cli.render.streams import FileSink, Sink, stdout_sink
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.model import Model
+    from rwkv_cli.engine.state import State
+    from rwkv_cli.generation import Generation
+
+_LENGTH = {"raw": 512, "chat": 4096}  # longest answer in tokens, unless -N says otherwise
+
+
+@click.command(
+    epilog="Without --raw and --chat, the text is continued as it is; it is answered as a chat "
+    "turn with -s, or when there are both a document (stdin, -f) and words."
+)
+@click.argument("words", nargs=-1, metavar="[PROMPT]...")
+@click.option(
+    "-f", "--file", "files", multiple=True, metavar="FILE", help="Read a file; '-' is stdin."
+)
+@click.option("--chat", "mode", flag_value="chat", help="Answer as a chat turn.")
+@click.option("--raw", "mode", flag_value="raw", help="Continue exactly the given text.")
+@click.option("-s", "--system", metavar="TEXT", help="System text; implies --chat.")
+@click.option("--think", metavar="MODE", help="off, fast, short, on or long, if the model can.")
+@click.option(
+    "-N", "--max-tokens", type=NUMBER, metavar="N", help="Longest answer: 512, chat 4096."
+)
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
+@click.option("--state", metavar="FILE", help="Go on from a saved state.")
+@click.option("--save-state", metavar="FILE", help="Save the state at the end.")
+@click.option(
+    "--prompt-tokens", metavar="IDS", help="Read token ids such as 1,2,3 instead of text."
+)
+@click.option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")
+@click.option("--echo", is_flag=True, help="Write the prompt before the answer.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with text and figures.")
+@sampling_options
+@model_options
+@common_options
+def generate(**flags: Any) -> None:
+    """Continue a text, or answer a question about one.
+
+    \b
+    rwkv generate "Once upon a time"
+    cat report.txt | rwkv generate "Summarize this in one sentence."
+    rwkv generate -s "Answer in French." "Who are you?"
+    rwkv generate -f book.txt --save-state book.rwkvstate -N 1
+    rwkv generate --state book.rwkvstate --chat "Who is the hero?"
+    """
+    settings = collect(flags)
+    prompt = _checked_prompt(flags)
+    mode = flags["mode"] or _natural_mode(prompt, settings)
+    # A closed stdout, or a file that cannot be written, is found before minutes are spent.
+    sink: Sink = FileSink(Path(flags["output"])) if flags["output"] else stdout_sink()
+    try:
+        _Job(flags, settings, prompt, mode, sink).run()
+    finally:
+        sink.close()
+
+
+def _checked_prompt(flags: dict[str, Any]) -> Prompt:
+    """Find out what there is to read, before anything heavy is imported.
+
+    Raises:
+        UsageError: There is nothing to continue, or flags contradict each other.
+        NotFoundError: A file, or the folder of one to be written, does not exist.
+    """
+    prompt = gather(flags["words"], flags["files"])
+    if flags["prompt_tokens"] is not None:
+        if prompt.words is not None or prompt.files:
+            raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
+        prompt = Prompt(None, (), False)
+    elif prompt.words is None and not prompt.has_document and not flags["state"]:
+        raise UsageError("there is no prompt", hint='for example: rwkv generate "Once upon a time"')
+    if flags["state"] and not Path(flags["state"]).exists():
+        raise NotFoundError(f"no such file: {flags['state']}")
+    for name in (flags["save_state"], flags["output"]):
+        if name and not Path(name).absolute().parent.is_dir():
+            raise NotFoundError(f"no such folder: {Path(name).parent}")
+    return prompt
+
+
+def _natural_mode(prompt: Prompt, settings: Settings) -> str:
+    """Tell what is meant when neither --raw nor --chat says it."""
+    both = prompt.has_document and prompt.words is not None
+    return "chat" if both or settings.system is not None else "raw"
+
+
+class _Job:
+    """One run of the command."""
+
+    def __init__(
+        self, flags: dict[str, Any], settings: Settings, prompt: Prompt, mode: str, sink: Sink
+    ) -> None:
+        self.flags, self.settings, self.prompt, self.mode = flags, settings, prompt, mode
+        self.sink, self.quiet, self.json = sink, flags["quiet"], flags["as_json"]
+        self.text = bytearray()
+        self.figures = Run(mode)
+        self.began = time.monotonic()
+
+    def run(self) -> None:
+        """Load, read, generate, save, report."""
+        model = load(choose_model(self.settings, quiet=self.quiet), self.settings, quiet=self.quiet)
+        self.figures.load_s = time.monotonic() - self.began
+        path = self.flags["state"]
+        state = model.load_state(path) if path else model.zero_state()
+        self._read(model, state)
+        generation = self._generation(model, state)
+        with interruptible(generation) as interrupts:
+            self._stream(generation)
+        if self.json:
+            answer = as_json(self.figures, model, generation, bytes(self.text))
+            self.sink.write(answer.encode() + b"\n")
+        self.sink.close()
+        if self.flags["save_state"]:
+            generation.state.save(self.flags["save_state"])
+        if not self.quiet:
+            report(self.figures, generation, verbose=self.flags["verbose"])
+        if interrupts.terminated:
+            raise Terminated
+        if interrupts.count:
+            raise Interrupted
+
+    def _read(self, model: Model, state: State) -> None:
+        """Read the prompt, of any length, in constant memory.
+
+        Raises:
+            UsageError: There is nothing to read and nothing to go on from.
+        """
+        start = time.monotonic()
+        progress = Progress(
+            "reading the prompt", "bytes", self.prompt.size(), enabled=not self.quiet
+        )
+        self._bytes_read = 0
+        try:
+            before = state.position
+            count = model.advance_stream(
+                self._tokens(model), state, lambda _: progress.update(self._bytes_read)
+            )
+        finally:
+            progress.finish()
+        if count:
+            state.attachments = replace(state.attachments, tail=b"")
+        if state.logits is None:
+            raise UsageError("the prompt is empty")
+        self.figures.prompt_tokens = state.position - before
+        self.figures.prefill_s = time.monotonic() - start
+
+    def _tokens(self, model: Model) -> Iterator[list[int]]:
+        """Give what is to be read, as tokens."""
+        if self.flags["prompt_tokens"] is not None:
+            yield _token_ids(self.flags["prompt_tokens"])
+            return
+        yield from model.tokenizer.encode_stream(self._pieces(model))
+
+    def _pieces(self, model: Model) -> Iterator[bytes]:
+        """Give what is to be read, as text, echoing it on the way."""
+        if self.mode == "chat" and (self.prompt.has_document or self.prompt.words is not None):
+            from rwkv_cli.text.templates import load_template
+
+            template = load_template(self.settings.template or model.template)
+            text = chat_text(self.prompt, template, self.settings.system or "", self.settings.think)
+        else:
+            text = raw_text(self.prompt)
+        for piece in text:
+            self._bytes_read += len(piece)
+            if self.flags["echo"]:
+                self._give(piece)
+            yield piece
+
+    def _generation(self, model: Model, state: State) -> Generation:
+        """Settle how tokens are drawn; a saved state brings its own settings, which flags
+        overrule.
+        """
+        from rwkv_cli.generation import Generation, Randomness, saved_sampler
+        from rwkv_cli.text.templates import load_template
+
+        settings, template = self.settings, load_template(self.settings.template or model.template)
+        saved = saved_sampler(state.attachments)
+        sampling = settings.sampling(template.name, saved[0] if saved else None)
+        if self.flags["ban"]:
+            sampling = sampling.with_changes(banned=tuple(self.flags["ban"]))
+        if saved and settings.seed is None:
+            randomness = saved[1]
+        else:
+            randomness = Randomness(settings.seed_or_random())
+        stops = [text.encode("utf-8", "surrogateescape") for text in self.flags["stop"]]
+        if self.mode == "chat":
+            stops += template.stops
+        length = settings.max_tokens or _LENGTH[self.mode]
+        return Generation(model, state, sampling, randomness, max_tokens=length, stops=stops)
+
+    def _stream(self, generation: Generation) -> None:
+        """Give out the answer as it comes; that of a chat turn begins with its first word."""
+        start = time.monotonic()
+        self._give(b"")
+        leading = self.mode == "chat" and not self.flags["echo"]
+        for event in generation:
+            if self.figures.first_s is None:
+                self.figures.first_s = time.monotonic() - self.began
+            data = event.data.lstrip() if leading else event.data
+            leading = leading and not data
+            self._give(data)
+        self.figures.decode_s = time.monotonic() - start
+
+    def _give(self, data: bytes) -> None:
+        if self.json:
+            self.text += data
+        else:
+            self.sink.write(data)
+
+
+def _token_ids(text: str) -> list[int]:
+    """Read a list of token ids.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise UsageError(
+            f"--prompt-tokens is {text!r}; it must be numbers such as 1,2,3"
+        ) from error

@@ -1,0 +1,102 @@
+"""`rwkv info`: what a weights file or a state file is, told from its header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rwkv_cli.cli.options import common_options
+from rwkv_cli.hub import resolve
+from rwkv_cli.places import models_folder
+from rwkv_cli.render.sanitize import safe
+from rwkv_cli.render.streams import stdout_sink
+
+
+@click.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--tensors", is_flag=True, help="List every tensor as well.")
+@common_options
+def info(file: str, as_json: bool, tensors: bool, quiet: bool, verbose: bool, debug: bool) -> None:
+    """Tell what a weights file or a state file is; reads the header alone."""
+    path = resolve(file, models_folder())
+    facts = _state_facts(path) if _is_state(path) else _model_facts(path, tensors=tensors)
+    if as_json:
+        text = json.dumps(facts)
+    else:
+        text = "\n".join(_line(key, value) for key, value in facts.items())
+    stdout_sink().write(text.encode() + b"\n")
+
+
+def _is_state(path: Path) -> bool:
+    from rwkv_cli.engine.statefile import is_state_file
+
+    return is_state_file(path)
+
+
+def _model_facts(path: Path, *, tensors: bool) -> dict[str, Any]:
+    """Collect what the header of a weights file tells."""
+    from math import prod
+
+    from rwkv_cli.engine.load import open_model
+    from rwkv_cli.engine.state import array_shapes
+
+    file = open_model(path)
+    dims, raws = file.dims, file.checkpoint.tensors
+    stored = {raw.dtype for raw in raws.values()}
+    state = sum(4 * prod(shape) for shape in array_shapes(file.arch, dims).values())
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "format": file.checkpoint.format,
+        "version": file.arch.name,
+        "title": file.arch.title,
+        "parameters": sum(prod(raw.shape) for raw in raws.values()),
+        "layers": dims.layers,
+        "width": dims.width,
+        "heads": dims.letters.get("H"),
+        "head_size": dims.letters.get("N"),
+        "ffn_width": dims.letters["F"],
+        "vocabulary": dims.vocab,
+        "tokenizer": file.tokenizer,
+        "template": file.template,
+        "weights": sorted(stored),
+        "file_bytes": path.stat().st_size,
+        "state_bytes": state,
+    }
+    if tensors:
+        facts["tensors"] = {n: f"{r.dtype} {list(r.shape)}" for n, r in raws.items()}
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _state_facts(path: Path) -> dict[str, Any]:
+    """Collect what a state file tells."""
+    from rwkv_cli.engine.statefile import inspect_state
+
+    state = inspect_state(path)
+    return {
+        "file": str(path),
+        "format": "rwkvstate",
+        "tokens": state.position,
+        "model": state.identity.arch,
+        "weights": state.identity.weights,
+        "tokenizer": state.identity.tokenizer,
+        "numerics": state.identity.numerics,
+        "writer": state.writer,
+        "file_bytes": state.nbytes,
+    }
+
+
+def _line(key: str, value: Any) -> str:
+    """Write one fact for people."""
+    label = key.replace("_", " ")
+    if isinstance(value, dict):
+        rows = "\n".join(f"  {safe(name)}  {safe(str(v))}" for name, v in value.items())
+        return f"{label}\n{rows}"
+    if isinstance(value, list):
+        value = ", ".join(value)
+    if key.endswith("_bytes"):
+        return f"{label.removesuffix(' bytes'):<12} {value:,} bytes"
+    return f"{label:<12} {value:,}" if isinstance(value, int) else f"{label:<12} {safe(str(value))}"

@@ -1,0 +1,84 @@
+"""What a run of `generate` tells about itself: a line of figures on stderr, or a JSON object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rwkv_cli.render.progress import dim, speed
+from rwkv_cli.render.streams import note
+from rwkv_cli.version import __version__
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.model import Model
+    from rwkv_cli.generation import Generation
+
+_WHY = {"end": "end of text", "stop": "stop text", "interrupt": "interrupted"}
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run measured.
+
+    Attributes:
+        mode: "raw" or "chat".
+        prompt_tokens: Tokens read.
+        load_s: Seconds to load the model.
+        prefill_s: Seconds to read the prompt.
+        first_s: Seconds from the start of the command to the first token; None when there was none.
+        decode_s: Seconds to generate.
+    """
+
+    mode: str
+    prompt_tokens: int = 0
+    load_s: float = 0.0
+    prefill_s: float = 0.0
+    first_s: float | None = None
+    decode_s: float = 0.0
+
+
+def report(run: Run, generation: Generation, *, verbose: bool) -> None:
+    """Print the figures on stderr, and say so when the answer was cut for its length."""
+    why = _WHY.get(
+        generation.finish or "", f"stopped at -N {generation.count}, a higher -N allows more"
+    )
+    parts = [f"{generation.count} tokens", speed(generation.count, run.decode_s), why]
+    if verbose:
+        parts = [
+            f"mode {run.mode}",
+            f"load {run.load_s:.2f} s",
+            f"read {run.prompt_tokens} tokens in {run.prefill_s:.2f} s",
+            f"position {generation.state.position}",
+            f"seed {generation.randomness.seed}",
+            *parts,
+        ]
+    note(dim(f"[{' · '.join(parts)}]"))
+
+
+def as_json(run: Run, model: Model, generation: Generation, text: bytes) -> str:
+    """Write answer and figures as one JSON object, in ASCII."""
+    per_token = run.decode_s / generation.count if generation.count else None
+    answer = {
+        "model": model.name,
+        "mode": run.mode,
+        "text": text.decode("utf-8", "replace"),
+        "finish_reason": generation.finish,
+        "usage": {
+            "prompt_tokens": run.prompt_tokens,
+            "completion_tokens": generation.count,
+            "position": generation.state.position,
+        },
+        "timing": {
+            "load_s": round(run.load_s, 4),
+            "prefill_s": round(run.prefill_s, 4),
+            "first_token_s": None if run.first_s is None else round(run.first_s, 4),
+            "decode_s": round(run.decode_s, 4),
+            "s_per_token": None if per_token is None else round(per_token, 6),
+        },
+        "seed": generation.randomness.seed,
+        "sampler": generation.sampling.to_json(),
+        "numerics": model.identity.numerics,
+        "version": __version__,
+    }
+    return json.dumps(answer)

@@ -1,0 +1,53 @@
+"""What a state is bound to: the version and sizes, the weights, the tokenizer, the arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.checkpoints.tensors import RawTensor
+
+_SAMPLES = 8  # places of a tensor that the fingerprint reads
+_SAMPLE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A model as a state remembers it.
+
+    Attributes:
+        arch: Version and sizes in one line, such as "v7;A=768;C=768;...".
+        weights: Fingerprint of the weights.
+        tokenizer: Digest of the vocabulary.
+        numerics: Name of the arithmetic; a state continues bit for bit only where it is equal.
+    """
+
+    arch: str
+    weights: str
+    tokenizer: str
+    numerics: str
+
+
+def describe(arch: Arch, dims: Dims) -> str:
+    """Write version and sizes in one canonical line."""
+    sizes = ";".join(f"{letter}={dims.letters[letter]}" for letter in sorted(dims.letters))
+    return f"{arch.name};L={dims.layers};{sizes}"
+
+
+def fingerprint(tensors: Mapping[str, RawTensor]) -> str:
+    """Tell one set of weights from another without reading all of them.
+
+    SHA-256 over every name, type and shape, and over 4 KiB at eight even places of every tensor,
+    sorted by name. So it is the same for the same tensors in any file format; the prefix says that
+    it is a sample, and it is never compared with a digest of the whole.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name};{tensor.dtype};{list(tensor.shape)};".encode())
+        last = max(0, tensor.nbytes - _SAMPLE_BYTES)
+        for place in sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)}):
+            digest.update(tensor.data[place : place + _SAMPLE_BYTES])
+    return f"sampled:{digest.hexdigest()}"

@@ -1,0 +1,195 @@
+"""The state of a model after some tokens: named float32 arrays, the tokens themselves, the next
+logits.
+
+It knows no engine: every engine reads and writes the same arrays, so a state moves between them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.engine.identity import Identity
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float32s = NDArray[np.float32]
+
+
+class TokenLog(Sequence[int]):
+    """An append-only list of token ids whose copies share storage.
+
+    Copying costs nothing, and appending to the longest copy is amortized constant: a state can
+    carry its whole past without making each decoded token cost its length.
+    """
+
+    __slots__ = ("_ids", "_length")
+
+    def __init__(self, ids: Sequence[int] = ()) -> None:
+        self._ids = array("I", ids)
+        self._length = len(self._ids)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return (self._ids[i] for i in range(self._length))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return list(self._ids[: self._length][index])
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._ids[index % self._length if index < 0 else index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def copy(self) -> TokenLog:
+        """Give a list of the same ids that grows on its own."""
+        twin = TokenLog()
+        twin._ids, twin._length = self._ids, self._length
+        return twin
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Append ids; the storage is copied only if another copy has grown past this one."""
+        if len(self._ids) != self._length:
+            self._ids = self._ids[: self._length]
+        self._ids.extend(ids)
+        self._length = len(self._ids)
+
+    def truncated(self, length: int) -> TokenLog:
+        """Give the first `length` ids."""
+        twin = self.copy()
+        twin._length = min(length, self._length)
+        return twin
+
+    def to_numpy(self) -> NDArray[np.uint32]:
+        """Copy the ids, (n,) uint32."""
+        return np.array(self._ids[: self._length], dtype=np.uint32)
+
+
+class DeviceArrays(Protocol):
+    """A state's arrays where an engine keeps them, off the host."""
+
+    def to_host(self) -> dict[str, Float32s]:
+        """Copy every array to the host."""
+
+    def clone(self) -> DeviceArrays:
+        """Copy every array where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What travels with a state so that a generation or a chat can go on from it.
+
+    Attributes:
+        sampler: Settings, seed and stream of the random numbers, as JSON; empty when none were in
+            use.
+        penalty_ids: (n,) uint32 tokens whose repetition is penalized.
+        penalty_counts: (n,) float32 their faded counts.
+        transcript: The conversation as JSON; empty when it is none.
+        tail: Bytes of a character that is not complete yet.
+    """
+
+    sampler: str = ""
+    penalty_ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    penalty_counts: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    transcript: str = ""
+    tail: bytes = b""
+
+
+class State:
+    """All that a model remembers, of a size that never grows.
+
+    Attributes:
+        tokens: Every token fed so far.
+        logits: (V,) float32 scores of the next token; None before the first token.
+        identity: The model it belongs to; None until a model gives it one.
+        attachments: What else a file of it carries.
+    """
+
+    __slots__ = ("_host", "attachments", "device", "identity", "logits", "tokens")
+
+    def __init__(self, arrays: Mapping[str, Float32s]) -> None:
+        self._host: dict[str, Float32s] | None = dict(arrays)
+        self.device: DeviceArrays | None = None
+        self.tokens = TokenLog()
+        self.logits: Float32s | None = None
+        self.identity: Identity | None = None
+        self.attachments = Attachments()
+
+    @property
+    def arrays(self) -> dict[str, Float32s]:
+        """The arrays on the host, each (layers, ...) float32: `wkv[l, h, i, j]`, i the value
+        channel, j the key's.
+
+        An engine that kept them on its device gives them back; they are the truth from then on.
+        """
+        if self._host is None:
+            assert self.device is not None
+            self._host, self.device = self.device.to_host(), None
+        return self._host
+
+    def move_to(self, device: DeviceArrays) -> None:
+        """Hand the arrays over to an engine's device; the host copy is dropped."""
+        self._host, self.device = None, device
+
+    @property
+    def position(self) -> int:
+        """The number of tokens fed so far."""
+        return len(self.tokens)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays, the same at every position."""
+        return sum(a.nbytes for a in self.arrays.values())
+
+    def clone(self) -> State:
+        """Copy the state; neither copy sees what happens to the other."""
+        twin = State({})
+        if self._host is None:
+            assert self.device is not None
+            twin.move_to(self.device.clone())
+        else:
+            twin._host = {name: a.copy() for name, a in self._host.items()}
+        twin.identity, twin.attachments = self.identity, self.attachments
+        twin.tokens = self.tokens.copy()
+        twin.logits = None if self.logits is None else self.logits.copy()
+        return twin
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a file that checks itself; after a crash there is the old file or the
+        new one.
+
+        Raises:
+            StorageError: The disk refused; nothing was lost.
+            RefusedError: The state holds numbers that are not finite; nothing was written.
+        """
+        from rwkv_cli.engine.statefile import write_state
+
+        write_state(Path(path), self)
+
+
+def array_shapes(arch: Arch, dims: Dims) -> dict[str, tuple[int, ...]]:
+    """Give the shape of each array of a state, layers first."""
+    return {name: (dims.layers, *dims.shape(axes)) for name, axes in arch.state.items()}
+
+
+def empty_state(arch: Arch, dims: Dims) -> State:
+    """Make the state before any token."""
+    return State(
+        {
+            name: np.full(shape, arch.state_start.get(name, 0.0), dtype=np.float32)
+            for name, shape in array_shapes(arch, dims).items()
+        }
+    )

@@ -1,0 +1,281 @@
+"""State files: a valid safetensors file whose last 32 bytes are the SHA-256 of all before them.
+
+The layout is specified in docs/state-file.md. Nothing in a file is used before the digest, the
+header, the model and every shape have been compared; numbers that are not finite are neither
+written nor read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rwkv_cli.checkpoints.safetensors import read
+from rwkv_cli.checkpoints.source import MemorySource
+from rwkv_cli.engine.identity import Identity
+from rwkv_cli.engine.state import Attachments, State
+from rwkv_cli.errors import MismatchError, RefusedError
+from rwkv_cli.files import read_regular, write_atomic, write_new
+from rwkv_cli.version import __version__
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+DIGEST = "zz.sha256"
+LIMIT = 8 << 30  # no state of any known model comes near it
+
+_DTYPES = {np.dtype("f4"): "F32", np.dtype("u4"): "U32", np.dtype("u1"): "U8"}
+_READ: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
+    "U8": np.dtype("u1"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StateInfo:
+    """What a state file says of itself, read without the model it belongs to.
+
+    Attributes:
+        identity: The model it belongs to.
+        position: Tokens read so far.
+        writer: Program and version that wrote it.
+        nbytes: Size of the file.
+    """
+
+    identity: Identity
+    position: int
+    writer: str
+    nbytes: int
+
+
+def write_state(path: Path, state: State) -> None:
+    """Write a state durably, replacing the file as a whole.
+
+    Raises:
+        StorageError: The disk refused; the old file, if any, is untouched.
+        RefusedError: The state holds numbers that are not finite.
+    """
+    write_atomic(path, _parts(path, state), private=True)
+
+
+def write_new_state(path: Path, state: State) -> bool:
+    """Write a state like `write_state`, but never over another: False when the file exists."""
+    return write_new(path, _parts(path, state), private=True)
+
+
+def _parts(path: Path, state: State) -> Iterator[bytes]:
+    """Give the bytes of a file, after the last check."""
+    if state.identity is None:
+        raise RefusedError("this state belongs to no model, so it cannot be saved")
+    tensors = _tensors(state)
+    _check_finite(tensors, str(path))
+    return _sealed(_container(tensors, _metadata(state)))
+
+
+def load_state(path: Path, identity: Identity, shapes: Mapping[str, tuple[int, ...]]) -> State:
+    """Read a state of a given model.
+
+    Args:
+        path: The file.
+        identity: The model that will continue it.
+        shapes: Name to shape of its arrays.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: The file is damaged.
+        MismatchError: It belongs to another model, or its format is newer.
+    """
+    tensors, notes = _open(path)
+    theirs = _identity(path, notes)
+    _compare(path, theirs, identity)
+    arrays = {}
+    for name, shape in shapes.items():
+        arrays[name] = _array(path, tensors, f"state.{name}", shape)
+    state = State(arrays)
+    state.identity = identity
+    vocab = int(identity.arch.split(";V=")[1].split(";")[0])
+    if "logits" in tensors:
+        state.logits = _array(path, tensors, "logits", (vocab,))
+    _check_finite({**{f"state.{n}": a for n, a in arrays.items()}}, str(path))
+    tokens = _array(path, tensors, "tokens", None, "U32")
+    if str(len(tokens)) != notes.get("pos") or (len(tokens) and int(tokens.max()) >= vocab):
+        raise RefusedError(f"{path}: its tokens contradict its header")
+    state.tokens.extend(tokens.tolist())
+    state.attachments = _attachments(path, tensors, notes)
+    return state
+
+
+def inspect_state(path: Path) -> StateInfo:
+    """Read what a state file says of itself.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: The file is damaged.
+        MismatchError: Its format is newer than this program.
+    """
+    _, notes = _open(path)
+    position = notes.get("pos", "")
+    if not position.isdecimal():
+        raise RefusedError(f"{path}: its header lacks the position")
+    writer = notes.get("rwkv.writer", "unknown")
+    return StateInfo(_identity(path, notes), int(position), writer, path.stat().st_size)
+
+
+def read_attachments(path: Path) -> Attachments:
+    """Read what travels with a state, without the model it belongs to; raises as `inspect_state`
+    does.
+    """
+    tensors, notes = _open(path)
+    return _attachments(path, tensors, notes)
+
+
+def is_state_file(path: Path) -> bool:
+    """Tell by the name whether a file claims to be a state."""
+    return path.suffix == ".rwkvstate"
+
+
+def _tensors(state: State) -> dict[str, NDArray[Any]]:
+    """Lay out everything a file holds, in file order; the widest items come first, so all stay
+    aligned.
+    """
+    extra = state.attachments
+    tensors: dict[str, NDArray[Any]] = {f"state.{n}": a for n, a in state.arrays.items()}
+    if state.logits is not None:
+        tensors["logits"] = state.logits
+    tensors["tokens"] = state.tokens.to_numpy()
+    tensors["penalty.ids"] = extra.penalty_ids
+    tensors["penalty.counts"] = extra.penalty_counts
+    tensors["transcript"] = np.frombuffer(extra.transcript.encode(), dtype=np.uint8)
+    tensors["tail"] = np.frombuffer(extra.tail, dtype=np.uint8)
+    return tensors
+
+
+def _metadata(state: State) -> dict[str, str]:
+    assert state.identity is not None
+    return {
+        "rwkv.format": str(FORMAT),
+        "rwkv.writer": f"rwkv {__version__}",
+        "model.arch": state.identity.arch,
+        "model.weights": state.identity.weights,
+        "model.numerics": state.identity.numerics,
+        "tokenizer": state.identity.tokenizer,
+        "pos": str(state.position),
+        "sampler": state.attachments.sampler,
+    }
+
+
+def _container(tensors: Mapping[str, NDArray[Any]], notes: Mapping[str, str]) -> Iterator[bytes]:
+    """Give the parts of the file, all but the digest."""
+    header: dict[str, Any] = {"__metadata__": dict(notes)}
+    offset = 0
+    for name, array in tensors.items():
+        end = offset + array.nbytes
+        dtype = _DTYPES[array.dtype]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    header[DIGEST] = {"dtype": "U8", "shape": [32], "data_offsets": [offset, offset + 32]}
+    text = json.dumps(header, ensure_ascii=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for array in tensors.values():
+        yield np.ascontiguousarray(array).tobytes()
+
+
+def _sealed(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Append the digest of all parts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+        yield part
+    yield digest.digest()
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read a file into memory, prove it whole, then parse it: raw tensors by name, and metadata."""
+    content = read_regular(path, LIMIT)
+    body, seal = memoryview(content)[:-32], bytes(content[-32:])
+    if len(content) < 8 + 2 + 32 or hashlib.sha256(body).digest() != seal:
+        raise RefusedError(f"{path}: is not a whole state file: its checksum does not match")
+    contents = read(MemorySource(path, content))
+    notes = contents.metadata
+    version = notes.get("rwkv.format", "")
+    if not version.isdecimal() or int(version) > FORMAT:
+        raise MismatchError(
+            f"{path}: has state format {version or 'unknown'}, this program reads up to {FORMAT}",
+            hint="upgrade rwkv to continue from it",
+        )
+    return {tensor.name: tensor for tensor in contents.tensors}, notes
+
+
+def _identity(path: Path, notes: Mapping[str, str]) -> Identity:
+    keys = ("model.arch", "model.weights", "tokenizer", "model.numerics")
+    missing = [key for key in keys if key not in notes]
+    if missing:
+        raise RefusedError(f"{path}: its header lacks {missing[0]}")
+    return Identity(*(notes[key] for key in keys))
+
+
+def _compare(path: Path, theirs: Identity, ours: Identity) -> None:
+    """Refuse a state of another model, naming both."""
+    for what, a, b in (
+        ("an RWKV of other sizes", theirs.arch, ours.arch),
+        ("other weights", theirs.weights, ours.weights),
+        ("another tokenizer", theirs.tokenizer, ours.tokenizer),
+    ):
+        if a != b:
+            raise MismatchError(
+                f"{path}: this state was made with {what} ({short(a)}, not {short(b)})",
+                hint="continue it with the model that made it: -m MODEL",
+            )
+
+
+def short(digest: str) -> str:
+    """Shorten a fingerprint for people; leave a description as it is."""
+    head, _, tail = digest.rpartition(":")
+    return tail[:12] if head or len(digest) == 64 else digest
+
+
+def _array(
+    path: Path,
+    tensors: Mapping[str, Any],
+    name: str,
+    shape: tuple[int, ...] | None,
+    dtype: str = "F32",
+) -> NDArray[Any]:
+    """Copy one tensor out of a file, its type and shape being as expected."""
+    raw = tensors.get(name)
+    if raw is None:
+        raise RefusedError(f"{path}: lacks {name}")
+    if raw.dtype != dtype or (shape is not None and raw.shape != shape) or len(raw.shape) < 1:
+        raise RefusedError(f"{path}: {name} has type {raw.dtype} and shape {list(raw.shape)}")
+    array: NDArray[Any] = np.frombuffer(raw.data, dtype=_READ[dtype])
+    return array.reshape(raw.shape).copy()
+
+
+def _attachments(path: Path, tensors: Mapping[str, Any], notes: Mapping[str, str]) -> Attachments:
+    ids = _array(path, tensors, "penalty.ids", None, "U32")
+    counts = _array(path, tensors, "penalty.counts", ids.shape)
+    text = _array(path, tensors, "transcript", None, "U8").tobytes()
+    try:
+        transcript = text.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{path}: its transcript is not UTF-8") from error
+    tail = _array(path, tensors, "tail", None, "U8").tobytes()
+    return Attachments(notes.get("sampler", ""), ids, counts, transcript, tail)
+
+
+def _check_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
+    """Refuse numbers that would poison everything after them, naming the layer."""
+    for name, array in tensors.items():
+        if name.startswith("state.") and not np.isfinite(array).all():
+            layer = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise RefusedError(f"{where}: the state is not finite ({name}, layer {layer})")

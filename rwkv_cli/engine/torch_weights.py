@@ -1,0 +1,127 @@
+"""Buffers of a checkpoint in, torch tensors on their device out; no tensor is ever held twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from rwkv_cli.arch.detect import fit_rank
+from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives, arch_module
+from rwkv_cli.arch.stack import Stack
+from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_STORED = {
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F64": torch.float64,
+}
+
+Progress = Callable[[int], None]
+
+
+def load_stack(
+    checkpoint: Checkpoint,
+    arch: Arch,
+    dims: Dims,
+    dtype: str | None,
+    device: str,
+    progress: Progress | None = None,
+) -> Stack:
+    """Make a runnable stack out of a checkpoint.
+
+    Args:
+        checkpoint: Where the tensors are.
+        arch: Its version.
+        dims: Its sizes.
+        dtype: "fp32", "bf16" or "fp16" for the matrices; None keeps the precision of the file.
+            Vectors are always float32.
+        device: A torch device.
+        progress: Called with the bytes of each tensor as it is ready.
+    """
+    loader = _Loader(checkpoint, dims, DTYPES[dtype] if dtype else None, device, progress)
+    ends = {name: loader.tensor(name, axes) for name, axes in GLOBAL_PARAMS.items()}
+    module = arch_module(arch.name)
+    layers = []
+    for layer in range(dims.layers):
+        p = SimpleNamespace()
+        for key, axes in arch.params.items():
+            for name in alternatives(key)[1]:
+                full = f"blocks.{layer}.{name}"
+                if full in checkpoint.tensors:
+                    setattr(p, attribute(name), loader.tensor(full, axes))
+        module.prepare(p)
+        layers.append(p)
+    emb = ends.pop("emb.weight")
+    return Stack(emb, _ends(ends), layers, module.time_mix, module.channel_mix)
+
+
+def attribute(name: str) -> str:
+    """Turn a parameter's name into an attribute: att.key.weight is att_key,
+    ln1.bias is ln1_bias.
+    """
+    return name.removesuffix(".weight").replace(".", "_")
+
+
+def _ends(tensors: Mapping[str, torch.Tensor]) -> SimpleNamespace:
+    short = {attribute(name.removeprefix("blocks.0.")): t for name, t in tensors.items()}
+    return SimpleNamespace(**short)
+
+
+class _Loader:
+    """Turns raw tensors into torch tensors of one precision on one device."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dims: Dims,
+        dtype: torch.dtype | None,
+        device: str,
+        progress: Progress | None,
+    ) -> None:
+        self.checkpoint, self.dims, self.dtype = checkpoint, dims, dtype
+        self.device, self.progress = device, progress
+
+    def tensor(self, name: str, axes: str) -> torch.Tensor:
+        """Load one tensor: matrices in the weights' precision, vectors and per-head tables in
+        float32.
+        """
+        raw = self.checkpoint.tensors[name]
+        mapped = _view(raw)
+        rank = len(axes.split())
+        shape = fit_rank(raw.shape, rank)
+        assert shape is not None, name  # detection compared every shape
+        is_matrix = rank > 1 and "H" not in axes.split()
+        target = (self.dtype or _natural(mapped.dtype)) if is_matrix else torch.float32
+        loaded = mapped.reshape(shape).to(device=self.device, dtype=target)
+        if loaded.data_ptr() != mapped.data_ptr():
+            self.checkpoint.release(raw)
+        if self.progress:
+            self.progress(raw.nbytes)
+        return loaded
+
+
+def _natural(stored: torch.dtype) -> torch.dtype:
+    """The precision to compute with for one that a file has."""
+    return torch.float32 if stored == torch.float64 else stored
+
+
+def _view(raw: RawTensor) -> torch.Tensor:
+    """Wrap a buffer without copying it; only a misaligned one is copied."""
+    stored = _STORED[raw.dtype]
+    buffer: Any = raw.data
+    tensor = torch.frombuffer(buffer, dtype=torch.uint8)
+    if tensor.data_ptr() % stored.itemsize:
+        tensor = tensor.clone()
+    return tensor.view(stored)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether torch raised this for want of memory: its CPU allocator has no
+    class for that.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,134 @@
+"""Writing files that are either whole or not there, and reading ones that may be anything; knows
+no format.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
+
+
+def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> None:
+    """Replace a file by new content, durably: after a crash it holds the old bytes or the new ones.
+
+    Args:
+        path: The file; its folder must exist.
+        parts: The content.
+        private: Readable by the owner alone.
+
+    Raises:
+        StorageError: The disk refused; the old file is untouched.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    try:
+        _write(temporary, parts, 0o600 if private else 0o666)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_new(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> bool:
+    """Make a file durably, unless there is one of that name already.
+
+    Returns:
+        False when there is one; it is untouched.
+
+    Raises:
+        StorageError: The disk refused; there is no file of that name.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    try:
+        _write(temporary, parts, 0o600 if private else 0o666)
+        _publish(temporary, path)
+        sync_folder(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, if nobody has it; a hard link does both at
+    once, even on NFS.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: claim the name first
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        temporary.replace(path)
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_regular(path: Path, limit: int) -> bytearray:
+    """Read a whole file that someone else may have made.
+
+    Args:
+        path: The file.
+        limit: Most bytes it may have.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is no regular file, or larger than the limit.
+        StorageError: It cannot be read.
+    """
+    try:
+        handle = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        with os.fdopen(handle, "rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RefusedError(f"{path}: is not a regular file")
+            if status.st_size > limit:
+                raise RefusedError(f"{path}: is larger than expected ({status.st_size:,} bytes)")
+            content = bytearray(status.st_size)
+            if file.readinto(content) != status.st_size:
+                raise RefusedError(f"{path}: changed while it was read")
+            return content
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {path}") from error
+    except IsADirectoryError as error:
+        raise RefusedError(f"{path}: is a folder") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """Say in the system's words what went wrong."""
+    return (error.strerror or type(error).__name__).lower()

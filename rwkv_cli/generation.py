@@ -1,0 +1,218 @@
+"""The loop from logits to text: draw, decode, look for stops. Knows tokens and bytes, no turns and
+no screen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_cli.engine.state import Attachments, State
+from rwkv_cli.sampling import Penalties, Sampling, draw, uniform
+from rwkv_cli.text.detokenize import StreamDecoder
+from rwkv_cli.text.stops import StopMatcher
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.model import Model
+
+END_OF_TEXT = 0
+
+# Why a generation ended.
+END, STOP, LENGTH, INTERRUPT = "end", "stop", "length", "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One generated token.
+
+    Attributes:
+        token: Its id.
+        data: The bytes that can be shown now: empty while they may belong to a stop string, and
+            then those of several tokens at once.
+    """
+
+    token: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Randomness:
+    """Where random numbers come from: they depend on this and on the position alone.
+
+    Attributes:
+        seed: Chosen once for a run.
+        stream: Which of several answers from the same place.
+    """
+
+    seed: int
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The moment before a token whose bytes may yet turn out to begin a stop string."""
+
+    start: int
+    data: bytes
+    state: State
+    penalties: Penalties
+
+
+class Generation:
+    """Generates from a state, token by token; iterate over it once.
+
+    The state it is given is taken over and advanced. Whenever the iteration ends, for whatever
+    reason, the text of `state` is exactly the text that was given out: after a stop string it is
+    rolled back to before it.
+
+    Attributes:
+        state: The state now.
+        finish: "end" (the model ended), "stop" (a stop string), "length" or "interrupt"; None
+            while it runs.
+        count: Tokens generated so far.
+        sampling: How tokens are drawn.
+        randomness: Where random numbers come from.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        state: State,
+        sampling: Sampling,
+        randomness: Randomness,
+        *,
+        max_tokens: int,
+        stops: Sequence[bytes] = (),
+    ) -> None:
+        self.state, self.count, self.finish = state, 0, None
+        self._model, self.sampling, self.randomness = model, sampling, randomness
+        self._left = max_tokens
+        self._matcher = StopMatcher(stops)
+        kept = state.attachments
+        self._penalties = Penalties(kept.penalty_ids, kept.penalty_counts)
+        self._tail = kept.tail
+        self._given = 0  # bytes given out so far
+        self._seen = 0  # bytes generated so far
+        self._held: list[_Step] = []
+        self._interrupted = False
+        banned = [t for t in sampling.banned if t < model.dims.vocab]
+        self._never = np.concatenate((np.array(banned, dtype=np.intp), model.silent))
+
+    finish: str | None
+
+    def interrupt(self) -> None:
+        """Ask it to end before the next token; safe to call from a signal handler."""
+        self._interrupted = True
+
+    def __iter__(self) -> Iterator[Event]:
+        """Generate until the end, a stop, the length or an interrupt."""
+        while self.finish is None:
+            if self._interrupted:
+                self.finish = INTERRUPT
+            elif self._left <= 0:
+                self.finish = LENGTH
+            else:
+                token = self._draw()
+                if token == END_OF_TEXT:
+                    self.finish = END
+                else:
+                    yield self._take(token)
+        yield from self._end()
+
+    def _end(self) -> Iterator[Event]:
+        """Give out what was held back, and leave the state ready to be saved."""
+        waiting = self._matcher.matched is None
+        rest = self._matcher.flush()
+        self._given += len(rest)
+        if waiting and self._matcher.matched is not None:  # a stop inside what a longer one held
+            self.finish = STOP
+            self._roll_back(self._seen, b"")
+        if rest:
+            yield Event(self.state.tokens[-1], rest)
+        self._attach()
+
+    def _draw(self) -> int:
+        """Choose the next token; the state's own logits stay as the model gave them."""
+        assert self.state.logits is not None
+        logits = self.state.logits.copy()
+        logits[self._never] = -np.inf
+        self._penalties.apply(logits, self.sampling)
+        place = self.randomness
+        u = uniform(place.seed, place.stream, self.state.position)
+        return draw(logits, self.sampling, u)
+
+    def _take(self, token: int) -> Event:
+        """Look at a token's bytes, then feed it, unless they complete a stop string."""
+        data = self._model.tokenizer.token_bytes(token)
+        start, self._seen = self._seen, self._seen + len(data)
+        self.count += 1
+        self._left -= 1
+        shown, stopped = self._matcher.feed(data)
+        self._given += len(shown)
+        if stopped:
+            self.finish = STOP
+            self._roll_back(start, data)
+            return Event(token, shown)
+        self._hold(start, data)
+        self._penalties.record(token, data, self.sampling.penalty_decay)
+        self._model.engine.decode([token], [self.state])
+        self._tail = _incomplete(self._tail + data)
+        return Event(token, shown)
+
+    def _hold(self, start: int, data: bytes) -> None:
+        """Keep the way back to every token whose bytes are held, and to no other."""
+        held_from = self._seen - len(self._matcher.held)
+        self._held = [s for s in self._held if s.start + len(s.data) > held_from]
+        if self._matcher.held:
+            step = _Step(start, data, self.state.clone(), self._penalties.copy())
+            self._held.append(step)
+
+    def _roll_back(self, start: int, data: bytes) -> None:
+        """Return to the text before the stop string; a token that straddles its start is split."""
+        for step in self._held:
+            if step.start + len(step.data) > self._given:
+                self.state, self._penalties = step.state, step.penalties
+                start, data = step.start, step.data
+                break
+        before = data[: self._given - start]
+        if before:
+            self._model.advance(self._model.tokenizer.encode(before), self.state)
+        self._tail = _incomplete(before)
+
+    def _attach(self) -> None:
+        """Leave with the state what a later generation needs to go on from it as if never
+        interrupted.
+        """
+        sampler = {
+            "sampling": self.sampling.to_json(),
+            "seed": self.randomness.seed,
+            "stream": self.randomness.stream,
+        }
+        self.state.attachments = replace(
+            self.state.attachments,
+            sampler=json.dumps(sampler, sort_keys=True),
+            penalty_ids=self._penalties.ids,
+            penalty_counts=self._penalties.counts,
+            tail=self._tail,
+        )
+
+
+def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | None:
+    """Read back the settings a state was generated with; None when it has none that make sense."""
+    try:
+        saved = json.loads(attachments.sampler)
+        sampling = Sampling(**{**saved["sampling"], "banned": tuple(saved["sampling"]["banned"])})
+        return sampling, Randomness(int(saved["seed"]), int(saved["stream"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _incomplete(data: bytes) -> bytes:
+    """Give the bytes at the end that begin a character but do not complete it."""
+    decoder = StreamDecoder()
+    decoder.feed(data)
+    return decoder.pending

@@ -1,0 +1,86 @@
+"""Progress and figures on stderr: one line redrawn on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rwkv_cli.render.streams import STDERR, is_terminal, note
+
+_PAUSE = 0.1  # seconds between two drawings
+_QUIET = 0.5  # work shorter than this is not worth a line
+
+
+class Progress:
+    """Tells how far a long piece of work is; says nothing when it is short.
+
+    Args:
+        label: What is being done.
+        unit: What is counted.
+        total: How much there is; None when nobody knows.
+        enabled: Whether to show anything.
+    """
+
+    def __init__(self, label: str, unit: str, total: int | None, *, enabled: bool) -> None:
+        self._label, self._unit, self._total = label, unit, total
+        self._live = enabled and is_terminal(STDERR)
+        self._lines = enabled and not self._live
+        self._began = self._drawn = time.monotonic()
+        self._tenths = 0
+        self._visible = False
+
+    def update(self, done: int) -> None:
+        """Report how much is done."""
+        now = time.monotonic()
+        if self._live and now - self._began > _QUIET and now - self._drawn > _PAUSE:
+            self._drawn, self._visible = now, True
+            self._write("\r\x1b[2m" + self._line(done, now - self._began) + "\x1b[0m\x1b[K")
+        elif self._lines and now - self._drawn > 10:
+            self._drawn = now
+            note(self._line(done, now - self._began))
+
+    def finish(self) -> None:
+        """Remove the line."""
+        if self._visible:
+            self._write("\r\x1b[K")
+            self._visible = False
+
+    def _line(self, done: int, seconds: float) -> str:
+        rate = done / seconds if seconds else 0.0
+        if self._total:
+            share = f"{100 * done // self._total:3d} %  "
+            left = f", {_clock((self._total - done) / rate)} left" if rate else ""
+        else:
+            share, left = "", ""
+        return f"{self._label}  {share}{done:,} {self._unit}, {rate:,.0f}/s{left}"
+
+    @staticmethod
+    def _write(text: str) -> None:
+        try:
+            os.write(STDERR, text.encode())
+        except OSError:
+            return
+
+
+def _clock(seconds: float) -> str:
+    """Say a duration: 42 s, 3 m 05 s, 2 h 10 m."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+def speed(tokens: int, seconds: float) -> str:
+    """Say how fast tokens came, both ways: 31.2 ms/token, 32.1 tokens/s."""
+    if not tokens or seconds <= 0:
+        return "no tokens"
+    return f"{1000 * seconds / tokens:.1f} ms/token, {tokens / seconds:.1f} tokens/s"
+
+
+def dim(text: str) -> str:
+    """Make a note on stderr recede, where that is possible and wanted."""
+    if is_terminal(STDERR) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        return f"\x1b[2m{text}\x1b[0m"
+    return text

@@ -1,0 +1,1 @@
+"""Tests of the checkpoint readers, with the tools that build and damage files."""

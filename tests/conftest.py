@@ -1,0 +1,18 @@
+"""Shared fixtures: where the real files lie and how a test finds them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(os.environ.get("RWKV_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of trained tiny models and tokenizers made by others."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real files at {SHARED_DATA}; set RWKV_TEST_DATA to their folder")
+    return SHARED_DATA
