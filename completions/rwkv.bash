@@ -14,7 +14,6 @@ _rwkv() {
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     models) words="--paths --quiet --verbose --debug --help" ;;
     completion) words="--quiet --verbose --debug --help" ;;
-    info) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   case "$current" in
     -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;

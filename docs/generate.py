@@ -15,18 +15,17 @@ from rwkv_cli.cli.completion import script
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELLS = {"bash": "rwkv.bash", "zsh": "_rwkv", "fish": "rwkv.fish", "powershell": "rwkv.ps1"}
-WIDTH = 96
 
 
 def pages() -> dict[str, str]:
     """Give the help page of the program and of every command, by name."""
     group = program()
-    top = click.Context(group, info_name="rwkv", terminal_width=WIDTH)
+    top = click.Context(group, info_name="rwkv", **group.context_settings)
     found = {"rwkv": group.get_help(top) + "\n"}
     for name in COMMANDS:
         command = group.get_command(top, name)
         assert command is not None
-        context = click.Context(command, parent=top, info_name=name, terminal_width=WIDTH)
+        context = click.Context(command, parent=top, info_name=name)
         found[name] = command.get_help(context) + "\n"
     return found
 

@@ -5,6 +5,7 @@ no format.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -25,8 +26,8 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bo
     Raises:
         StorageError: The disk refused; the old file is untouched.
     """
-    path = path.resolve() if path.is_symlink() else path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    path = _target(path)
+    temporary = _temporary(path)
     try:
         _write(temporary, parts, 0o600 if private else 0o666)
         temporary.replace(path)
@@ -38,6 +39,24 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bo
             temporary.unlink(missing_ok=True)
 
 
+def _target(path: Path) -> Path:
+    """Follow links to the file to replace; never put a file in place of a folder or a device."""
+    try:
+        path = path.resolve() if path.is_symlink() else path
+        special = path.exists() and not path.is_file()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        why = reason(error) if isinstance(error, OSError) else "its links go in a circle"
+        raise StorageError(f"cannot write {path}: {why}") from error
+    if special:
+        raise StorageError(f"cannot write {path}: it is no regular file")
+    return path
+
+
+def _temporary(path: Path) -> Path:
+    """Name a file beside another that nobody else writes."""
+    return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp"
+
+
 def write_new(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> bool:
     """Make a file durably, unless there is one of that name already.
 
@@ -47,14 +66,18 @@ def write_new(path: Path, parts: Iterable[bytes | memoryview], *, private: bool 
     Raises:
         StorageError: The disk refused; there is no file of that name.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp")
+    temporary, published = _temporary(path), False
     try:
         _write(temporary, parts, 0o600 if private else 0o666)
         _publish(temporary, path)
+        published = True
         sync_folder(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
+        if published:
+            with contextlib.suppress(OSError):
+                path.unlink()
         raise StorageError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
@@ -72,7 +95,11 @@ def _publish(temporary: Path, path: Path) -> None:
         raise
     except OSError:  # a file system without hard links: claim the name first
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            path.unlink()
+            raise
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
@@ -91,6 +118,9 @@ def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems have no such thing
+            raise
     finally:
         os.close(handle)
 
@@ -111,7 +141,7 @@ def read_regular(path: Path, limit: int) -> bytearray:
         handle = os.open(
             path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         )
-        with os.fdopen(handle, "rb", buffering=0) as file:
+        with os.fdopen(handle, "rb") as file:  # buffered: a single read ends at 2 GiB
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise RefusedError(f"{path}: is not a regular file")

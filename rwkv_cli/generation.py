@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.engine.state import Attachments, State
+from rwkv_cli.errors import UsageError
 from rwkv_cli.sampling import Penalties, Sampling, draw, uniform
 from rwkv_cli.text.detokenize import StreamDecoder
 from rwkv_cli.text.stops import StopMatcher
@@ -60,14 +61,15 @@ class _Step:
     data: bytes
     state: State
     penalties: Penalties
+    tail: bytes
 
 
 class Generation:
     """Generates from a state, token by token; iterate over it once.
 
-    The state it is given is taken over and advanced. Whenever the iteration ends, for whatever
-    reason, the text of `state` is exactly the text that was given out: after a stop string it is
-    rolled back to before it.
+    The state it is given is taken over and advanced. Whenever the iteration ends, be it because the
+    reader goes away, the text of `state` is exactly the text that was given out: after a stop
+    string it is rolled back to before it.
 
     Attributes:
         state: The state now.
@@ -99,7 +101,7 @@ class Generation:
         self._seen = 0  # bytes generated so far
         self._held: list[_Step] = []
         self._interrupted = False
-        banned = [t for t in sampling.banned if t < model.dims.vocab]
+        banned = [t for t in sampling.banned if 0 <= t < model.dims.vocab]
         self._never = np.concatenate((np.array(banned, dtype=np.intp), model.silent))
 
     finish: str | None
@@ -110,30 +112,41 @@ class Generation:
 
     def __iter__(self) -> Iterator[Event]:
         """Generate until the end, a stop, the length or an interrupt."""
-        while self.finish is None:
-            if self._interrupted:
-                self.finish = INTERRUPT
-            elif self._left <= 0:
-                self.finish = LENGTH
-            else:
-                token = self._draw()
-                if token == END_OF_TEXT:
-                    self.finish = END
+        try:
+            while self.finish is None:
+                if self._interrupted:
+                    self.finish = INTERRUPT
+                elif self._left <= 0:
+                    self.finish = LENGTH
                 else:
-                    yield self._take(token)
-        yield from self._end()
+                    token = self._draw()
+                    if token == END_OF_TEXT:
+                        self.finish = END
+                    else:
+                        yield self._take(token)
+            yield from self._end()
+        except GeneratorExit:
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """The reader went away: forget what was generated but not given out."""
+        if self.finish is None:
+            self.finish = INTERRUPT
+            self._roll_back(self._seen, b"")
+        self._attach()
 
     def _end(self) -> Iterator[Event]:
-        """Give out what was held back, and leave the state ready to be saved."""
+        """Leave the state ready to be saved, and give out what was held back."""
         waiting = self._matcher.matched is None
         rest = self._matcher.flush()
         self._given += len(rest)
         if waiting and self._matcher.matched is not None:  # a stop inside what a longer one held
             self.finish = STOP
             self._roll_back(self._seen, b"")
+        self._attach()
         if rest:
             yield Event(self.state.tokens[-1], rest)
-        self._attach()
 
     def _draw(self) -> int:
         """Choose the next token; the state's own logits stay as the model gave them."""
@@ -168,20 +181,20 @@ class Generation:
         held_from = self._seen - len(self._matcher.held)
         self._held = [s for s in self._held if s.start + len(s.data) > held_from]
         if self._matcher.held:
-            step = _Step(start, data, self.state.clone(), self._penalties.copy())
+            step = _Step(start, data, self.state.clone(), self._penalties.copy(), self._tail)
             self._held.append(step)
 
     def _roll_back(self, start: int, data: bytes) -> None:
         """Return to the text before the stop string; a token that straddles its start is split."""
         for step in self._held:
             if step.start + len(step.data) > self._given:
-                self.state, self._penalties = step.state, step.penalties
+                self.state, self._penalties, self._tail = step.state, step.penalties, step.tail
                 start, data = step.start, step.data
                 break
         before = data[: self._given - start]
         if before:
             self._model.advance(self._model.tokenizer.encode(before), self.state)
-        self._tail = _incomplete(before)
+        self._tail = _incomplete(self._tail + before)
 
     def _attach(self) -> None:
         """Leave with the state what a later generation needs to go on from it as if never
@@ -205,9 +218,10 @@ def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | Non
     """Read back the settings a state was generated with; None when it has none that make sense."""
     try:
         saved = json.loads(attachments.sampler)
-        sampling = Sampling(**{**saved["sampling"], "banned": tuple(saved["sampling"]["banned"])})
+        banned = tuple(int(token) for token in saved["sampling"]["banned"])
+        sampling = Sampling(**{**saved["sampling"], "banned": banned})
         return sampling, Randomness(int(saved["seed"]), int(saved["stream"]))
-    except (ValueError, KeyError, TypeError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError, UsageError):
         return None
 
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-from rwkv_cli.engine.load import DEMO
+from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import NotFoundError
 
 SUFFIXES = (".pth", ".safetensors", ".bin", ".st")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rwkv_cli.errors import UsageError
+from rwkv_cli.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     Float64s = NDArray[np.float64]
 
 # Tokens whose text lies within this one are not counted again (reference package, utils.py):
-# repeating digits and
-# blanks is what numbers and tables are made of.
+# repeating digits and blanks is what numbers and tables are made of.
 UNCOUNTED = b" \t0123456789"
+
+_COLDEST = 1e-6  # colder than that, scores overflow, and only the likeliest token remains
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
@@ -70,6 +71,8 @@ class Sampling:
             if not (isfinite(value) and low <= value <= high):
                 flag = name.replace("_", "-")
                 raise UsageError(f"{flag} is {value}; it must lie between {low:g} and {high:g}")
+        if not isinstance(self.top_k, int):
+            raise UsageError(f"top-k is {self.top_k}; it must be a whole number")
         if self.order not in ("rwkv", "openai"):
             raise UsageError(f"sampler-order is {self.order!r}; it must be rwkv or openai")
 
@@ -157,10 +160,16 @@ def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
         logits: (V,) float32, penalties and bans already applied (a banned token is -inf).
         sampling: The filters.
         u: A uniform number in [0, 1).
+
+    Raises:
+        RefusedError: Every token is banned, or the logits are not finite.
     """
-    if sampling.temperature == 0:
+    top = logits.max()
+    if not isfinite(top):
+        raise RefusedError("no token can be drawn: all are banned, or the logits are not finite")
+    if sampling.temperature < _COLDEST:
         return int(logits.argmax())
-    scores = logits - logits.max()
+    scores = logits - top
     if sampling.order == "openai":
         scores /= np.float32(sampling.temperature)
     weights = np.exp(scores)

@@ -153,6 +153,7 @@ class Conversation:
                 self.model.advance_stream([self.state.tokens[:start]], state, progress)
         self.state = state
         self.turns = self.turns[:-count]
+        self._before = {s: kept for s, kept in self._before.items() if s < start}
         return taken
 
     def vary(self) -> None:
@@ -242,12 +243,13 @@ def read_transcript(text: str) -> tuple[str, list[Turn]]:
     try:
         saved = json.loads(text)
         turns = [Turn(**turn) for turn in saved["turns"]]
-        if not all(isinstance(t.user, str) and isinstance(t.answer, str) for t in turns):
-            raise TypeError
+        system = saved["system"]
+        for text in (system, *(t for turn in turns for t in (turn.user, turn.answer, turn.finish))):
+            text.encode("utf-8", "surrogateescape")  # what cannot be encoded cannot be asked again
         if not all(isinstance(t.start, int) for t in turns):
             raise TypeError
-        return str(saved["system"]), turns
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return system, turns
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError("this state holds no conversation") from error
 
 

@@ -24,7 +24,7 @@ from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, StorageError
 from rwkv_cli.files import reason
 
 _KEPT = 3  # committed states kept of a conversation
-_NUMBER = re.compile(r"(\d{6,})\.rwkvstate")
+_NUMBER = re.compile(r"([0-9]{6,})\.rwkvstate")
 
 Warn = Callable[[str], None]
 
@@ -127,7 +127,7 @@ def model_of(chat: Chat) -> Path | None:
         try:
             saved = json.loads(read_attachments(path).transcript)
             return Path(saved["model"]["path"])
-        except (RwkvError, ValueError, KeyError, TypeError):
+        except (RwkvError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return None
 

@@ -85,6 +85,11 @@ def get_arch(name: str) -> Arch:
     return arch
 
 
+def state_shapes(arch: Arch, dims: Dims) -> dict[str, tuple[int, ...]]:
+    """Give the shape of each array of a state, layers first."""
+    return {name: (dims.layers, *dims.shape(axes)) for name, axes in arch.state.items()}
+
+
 def alternatives(name: str) -> tuple[bool, list[str]]:
     """Split a key of a parameter table: whether it may be absent, and the names it goes by.
 

@@ -57,7 +57,7 @@ def channel_mix(p: Any, x: torch.Tensor, state: Any) -> torch.Tensor:
     previous = ops.token_shift(x, state.ffn_shift)
     r = ops.linear(lerp(previous, x, p.ffn_time_mix_r), p.ffn_receptance)  # eq. 14
     k = ops.linear(lerp(previous, x, p.ffn_time_mix_k), p.ffn_key)  # eq. 15
-    return r.sigmoid() * ops.linear(k.relu().square(), p.ffn_value)  # eq. 18
+    return r.sigmoid() * ops.linear(ops.squared_relu(k), p.ffn_value)  # eq. 18
 
 
 def lerp(previous: torch.Tensor, x: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:

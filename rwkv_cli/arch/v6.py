@@ -78,4 +78,4 @@ def channel_mix(p: Any, x: torch.Tensor, state: Any) -> torch.Tensor:
     delta = ops.token_shift(x, state.ffn_shift) - x
     r = ops.linear(x + delta * p.ffn_time_maa_r, p.ffn_receptance)
     k = ops.linear(x + delta * p.ffn_time_maa_k, p.ffn_key)
-    return r.sigmoid() * ops.linear(k.relu().square(), p.ffn_value)
+    return r.sigmoid() * ops.linear(ops.squared_relu(k), p.ffn_value)

@@ -95,4 +95,4 @@ def channel_mix(p: Any, x: torch.Tensor, state: Any) -> torch.Tensor:
     """Mix the channels of (B, T, C); advances the layer's state in place."""
     delta = ops.token_shift(x, state.ffn_shift) - x
     k = ops.linear(x + delta * p.ffn_x_k, p.ffn_key)
-    return ops.linear(k.relu().square(), p.ffn_value)  # eq. 22
+    return ops.linear(ops.squared_relu(k), p.ffn_value)  # eq. 22

@@ -9,16 +9,18 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 
 import click
 
-from rwkv_cli.errors import RwkvError, UsageError
-from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import note, silence_stdout
-from rwkv_cli.version import __version__
+from rwkv_cli.cli.options import help_option, version_option
+from rwkv_cli.errors import LimitError, RwkvError, StorageError, UsageError
+from rwkv_cli.files import reason
+from rwkv_cli.render.sanitize import safe, safe_lines
+from rwkv_cli.render.streams import note, occupy_closed_streams, silence_stdout
 
 # Command to module and the line about it in the help; the function there has the command's name.
 COMMANDS = {
@@ -38,9 +40,15 @@ _INSTEAD = {
     "list": "to list models: rwkv models",
 }
 
-_EPILOG = (
-    'Try: rwkv generate "Once upon a time" · cat notes.txt | rwkv generate "Summarize" · rwkv chat'
-)
+_EPILOG = """\b
+Try:
+  rwkv generate "Once upon a time"
+  cat notes.txt | rwkv generate "Summarize this."
+  rwkv chat
+
+rwkv COMMAND --help tells more about a command.
+"""
+_PAGE_WIDTH = 80  # the same on every terminal: the pages are made when the program is built
 
 SIGTERM_STATUS, SIGINT_STATUS, SIGPIPE_STATUS = 143, 130, 141
 
@@ -76,7 +84,7 @@ class Commands(click.Group):
         command = self.get_command(ctx, name)
         if command is None:
             close = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], n=1)
-            guess = f"did you mean {close[0]}?" if close else "rwkv --help lists the commands"
+            guess = f"did you mean rwkv {close[0]}?" if close else "rwkv --help lists the commands"
             raise UsageError(f"no such command: {name!r}", hint=_INSTEAD.get(name, guess))
         return name, command, args[1:]
 
@@ -92,28 +100,36 @@ def program() -> click.Group:
         "rwkv",
         help="Talk to and generate with RWKV language models.",
         epilog=_EPILOG,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-        no_args_is_help=True,
+        context_settings={"terminal_width": _PAGE_WIDTH},
     )
-    return click.version_option(__version__, "-V", "--version", message="rwkv %(version)s")(group)
+    return version_option(help_option(group))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line: the exit code. Everything a user can cause is one sentence on stderr."""
-    _on_signals()
+    occupy_closed_streams()
+    if not arguments:
+        arguments = ["--help"]
+    elif arguments[0] == "help":
+        arguments = [*arguments[1:2], "--help"]
+    with _ending_on_signals():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command and say what became of it."""
     try:
-        program().main(list(arguments), prog_name="rwkv", standalone_mode=False)
+        # Not group.main(): it would turn a closed pipe into an exit of its own.
+        group = program()
+        with group.make_context("rwkv", list(arguments)) as context:
+            group.invoke(context)
     except RwkvError as error:
         return fail(error.message, error.hint, error.exit_code, arguments)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        note(error.format_message())
-        return UsageError.exit_code
     except click.ClickException as error:
-        where = getattr(error, "ctx", None)
-        hint = f"{where.command_path} --help" if where else None
-        return fail(error.format_message().rstrip("."), hint, UsageError.exit_code, arguments)
+        message, hint = _misuse(error)
+        return fail(message, hint, UsageError.exit_code, arguments)
     except (KeyboardInterrupt, click.Abort):
         return SIGINT_STATUS
     except Terminated:
@@ -122,11 +138,28 @@ def run(arguments: Sequence[str]) -> int:
         silence_stdout()
         return SIGPIPE_STATUS
     except MemoryError:
-        return fail("there is not enough memory", None, 8, arguments)
+        return fail("there is not enough memory", None, LimitError.exit_code, arguments)
+    except OSError as error:
+        what = f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+        return fail(what, None, StorageError.exit_code, arguments)
     except Exception as error:
         what = f"this is a bug in rwkv: {type(error).__name__}: {error}"
         return fail(what, "run it again with --debug and report what it prints", 1, arguments)
     return 0
+
+
+def _misuse(error: click.ClickException) -> tuple[str, str | None]:
+    """Put a complaint of click's into our words: what is wrong, and what to do."""
+    context: click.Context | None = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else None
+    if isinstance(error, click.NoSuchOption):
+        if close := difflib.get_close_matches(error.option_name, error.possibilities or (), n=1):
+            hint = f"did you mean {close[0]}?"
+        elif context and context.parent is None:
+            hint = "options come after the command, as in: rwkv generate -m demo hi"
+        return f"no such option: {error.option_name}", hint
+    message = error.format_message().rstrip(".")
+    return message[:1].lower() + message[1:], hint
 
 
 def fail(message: str, hint: str | None, code: int, arguments: Sequence[str]) -> int:
@@ -139,28 +172,26 @@ def fail(message: str, hint: str | None, code: int, arguments: Sequence[str]) ->
     return code
 
 
-def safe_lines(text: str) -> str:
-    """Make several lines safe to show."""
-    return "\n".join(safe(line) for line in text.splitlines())
-
-
-def _on_signals() -> None:
-    """Make a request to end unwind the program, so that what exists is kept."""
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """While this lasts, a request to end unwinds the program, so that what exists is kept."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    signal.signal(signal.SIGTERM, end)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, end)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def leave(code: int) -> int:
     """End quickly: everything that matters is written, and tearing down torch takes time."""
-    sys.stderr.flush()
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            silence_stdout()
+    for stream in (sys.stderr, sys.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
     os._exit(code)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from rwkv_cli.cli.app import COMMANDS, program
-from rwkv_cli.cli.options import common_options
+from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {"--file", "--state", "--save-state", "--output", "--model", "--tokenizer"}
@@ -15,7 +15,7 @@ _FILE_FLAGS = {"--file", "--state", "--save-state", "--output", "--model", "--to
 Flags = dict[str, list[tuple[str, str]]]  # command to its flags, each with a line of help
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish", "powershell"]))
 @common_options
 def completion(shell: str, quiet: bool, verbose: bool, debug: bool) -> None:
@@ -50,7 +50,7 @@ def _flags() -> Flags:
             for flag in option.opts
             if flag.startswith("--")
         ]
-        table[name] = [*rows, ("--help", "Show this message")]
+        table[name] = rows
     return table
 
 

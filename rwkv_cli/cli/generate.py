@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rwkv_cli.cli.app import Interrupted, Terminated
-from rwkv_cli.cli.loading import choose_model, interruptible, load
-from rwkv_cli.cli.options import NUMBER, common_options, model_options, sampling_options
-from rwkv_cli.cli.prompt import Prompt, chat_text, gather, raw_text
+from rwkv_cli.cli.loading import checked_bans, choose_model, interruptible, load
+from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
+from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
-from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.render.progress import Progress
-from rwkv_cli.render.streams import FileSink, Sink, stdout_sink
+from rwkv_cli.errors import NotFoundError, StorageError, UsageError
+from rwkv_cli.render.progress import Progress, hint
+from rwkv_cli.render.streams import STDOUT, FileSink, Sink, is_terminal, stdout_sink
+from rwkv_cli.text.stops import StopMatcher
+from rwkv_cli.text.templates import load_template
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
@@ -26,11 +29,13 @@ if TYPE_CHECKING:
     from rwkv_cli.generation import Generation
 
 _LENGTH = {"raw": 512, "chat": 4096}  # longest answer in tokens, unless -N says otherwise
+_SEPARATOR = 8  # tokens at the end of a state that can hold what stands between two turns
 
 
 @click.command(
+    cls=Command,
     epilog="Without --raw and --chat, the text is continued as it is; it is answered as a chat "
-    "turn with -s, or when there are both a document (stdin, -f) and words."
+    "turn with -s, or when there are both a document (stdin, -f) and words.",
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]...")
 @click.option(
@@ -39,9 +44,13 @@ _LENGTH = {"raw": 512, "chat": 4096}  # longest answer in tokens, unless -N says
 @click.option("--chat", "mode", flag_value="chat", help="Answer as a chat turn.")
 @click.option("--raw", "mode", flag_value="raw", help="Continue exactly the given text.")
 @click.option("-s", "--system", metavar="TEXT", help="System text; implies --chat.")
-@click.option("--think", metavar="MODE", help="off, fast, short, on or long, if the model can.")
+@click.option("--think", metavar="MODE", help="Off, fast, short, on or long; for chat turns.")
 @click.option(
-    "-N", "--max-tokens", type=NUMBER, metavar="N", help="Longest answer: 512, chat 4096."
+    "-N",
+    "--max-tokens",
+    type=NUMBER,
+    metavar="N",
+    help="Longest answer; 512, or 4096 as a chat turn.",
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
 @click.option("--state", metavar="FILE", help="Go on from a saved state.")
@@ -66,8 +75,11 @@ def generate(**flags: Any) -> None:
     rwkv generate --state book.rwkvstate --chat "Who is the hero?"
     """
     settings = collect(flags)
+    _check_flags(flags)
     prompt = _checked_prompt(flags)
-    mode = flags["mode"] or _natural_mode(prompt, settings)
+    mode = flags["mode"] or _natural_mode(prompt, flags["system"])
+    if mode == "raw" and flags["think"] is not None:
+        raise UsageError("--think is for chat turns", hint="add --chat")
     # A closed stdout, or a file that cannot be written, is found before minutes are spent.
     sink: Sink = FileSink(Path(flags["output"])) if flags["output"] else stdout_sink()
     try:
@@ -76,32 +88,55 @@ def generate(**flags: Any) -> None:
         sink.close()
 
 
-def _checked_prompt(flags: dict[str, Any]) -> Prompt:
-    """Find out what there is to read, before anything heavy is imported.
+def _check_flags(flags: dict[str, Any]) -> None:
+    """Find what cannot work, before minutes are spent on reading and generating.
 
     Raises:
-        UsageError: There is nothing to continue, or flags contradict each other.
+        UsageError: Flags contradict each other, or one makes no sense.
         NotFoundError: A file, or the folder of one to be written, does not exist.
+        StorageError: A file cannot be written.
     """
-    prompt = gather(flags["words"], flags["files"])
+    if flags["mode"] == "raw" and flags["system"] is not None:
+        raise UsageError("--raw has no place for a system text; leave out --raw or -s")
     if flags["prompt_tokens"] is not None:
-        if prompt.words is not None or prompt.files:
+        if flags["words"] or flags["files"]:
             raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
-        prompt = Prompt(None, (), False)
-    elif prompt.words is None and not prompt.has_document and not flags["state"]:
-        raise UsageError("there is no prompt", hint='for example: rwkv generate "Once upon a time"')
+        _token_ids(flags["prompt_tokens"])
+    StopMatcher([text.encode("utf-8", "surrogateescape") for text in flags["stop"]])
     if flags["state"] and not Path(flags["state"]).exists():
         raise NotFoundError(f"no such file: {flags['state']}")
     for name in (flags["save_state"], flags["output"]):
-        if name and not Path(name).absolute().parent.is_dir():
-            raise NotFoundError(f"no such folder: {Path(name).parent}")
+        folder = Path(name or ".").parent
+        if not folder.is_dir():
+            raise NotFoundError(f"no such folder: {folder}")
+        if name and Path(name).is_dir():
+            raise StorageError(f"cannot write {name}: it is a folder")
+    if flags["save_state"] and not os.access(Path(flags["save_state"]).parent, os.W_OK):
+        raise StorageError(f"cannot write {flags['save_state']}: permission denied")
+
+
+def _checked_prompt(flags: dict[str, Any]) -> Prompt:
+    """Find out what there is to read.
+
+    Raises:
+        UsageError: There is nothing to continue.
+        NotFoundError: A file does not exist.
+        RefusedError: It is a folder.
+        StorageError: stdin cannot be read.
+    """
+    if flags["prompt_tokens"] is not None:
+        return Prompt()
+    prompt = gather(flags["words"], flags["files"])
+    if not prompt.words and not prompt.has_document and not flags["state"]:
+        what = "there is no prompt" if prompt.words is None else "the prompt is empty"
+        raise UsageError(what, hint='for example: rwkv generate "Once upon a time"')
     return prompt
 
 
-def _natural_mode(prompt: Prompt, settings: Settings) -> str:
+def _natural_mode(prompt: Prompt, system: str | None) -> str:
     """Tell what is meant when neither --raw nor --chat says it."""
     both = prompt.has_document and prompt.words is not None
-    return "chat" if both or settings.system is not None else "raw"
+    return "chat" if both or system is not None else "raw"
 
 
 class _Job:
@@ -153,7 +188,7 @@ class _Job:
         try:
             before = state.position
             count = model.advance_stream(
-                self._tokens(model), state, lambda _: progress.update(self._bytes_read)
+                self._tokens(model, state), state, lambda _: progress.update(self._bytes_read)
             )
         finally:
             progress.finish()
@@ -164,40 +199,52 @@ class _Job:
         self.figures.prompt_tokens = state.position - before
         self.figures.prefill_s = time.monotonic() - start
 
-    def _tokens(self, model: Model) -> Iterator[list[int]]:
+    def _tokens(self, model: Model, state: State) -> Iterator[list[int]]:
         """Give what is to be read, as tokens."""
         if self.flags["prompt_tokens"] is not None:
-            yield _token_ids(self.flags["prompt_tokens"])
+            ids = _token_ids(self.flags["prompt_tokens"])
+            self._echo(b"".join(map(model.tokenizer.token_bytes, ids)))
+            yield ids
             return
-        yield from model.tokenizer.encode_stream(self._pieces(model))
+        yield from model.tokenizer.encode_stream(self._pieces(model, state))
 
-    def _pieces(self, model: Model) -> Iterator[bytes]:
+    def _pieces(self, model: Model, state: State) -> Iterator[bytes]:
         """Give what is to be read, as text, echoing it on the way."""
+        text = raw_text(self.prompt)
         if self.mode == "chat" and (self.prompt.has_document or self.prompt.words is not None):
-            from rwkv_cli.text.templates import load_template
-
             template = load_template(self.settings.template or model.template)
-            text = chat_text(self.prompt, template, self.settings.system or "", self.settings.think)
-        else:
-            text = raw_text(self.prompt)
+            last = b"".join(map(model.tokenizer.token_bytes, state.tokens[-_SEPARATOR:]))
+            start = beginning(template, last if state.position else None)
+            # With a saved state, only a flag means a system text: that of the settings was read.
+            system = self.flags["system"] if state.position else self.settings.system
+            start += template.system(system or "")
+            text = chat_text(self.prompt, template, start, self.settings.think)
+        elif not self.flags["echo"] and not self.quiet:
+            self._show_words()
         for piece in text:
             self._bytes_read += len(piece)
-            if self.flags["echo"]:
-                self._give(piece)
+            self._echo(piece)
             yield piece
+
+    def _show_words(self) -> None:
+        """Let a person read the whole text where it is shown; nothing of this is the product."""
+        if not self.flags["output"] and is_terminal(STDOUT) and not self.json:
+            hint(self.prompt.words or "")
+
+    def _echo(self, data: bytes) -> None:
+        if self.flags["echo"]:
+            self._give(data)
 
     def _generation(self, model: Model, state: State) -> Generation:
         """Settle how tokens are drawn; a saved state brings its own settings, which flags
         overrule.
         """
         from rwkv_cli.generation import Generation, Randomness, saved_sampler
-        from rwkv_cli.text.templates import load_template
 
         settings, template = self.settings, load_template(self.settings.template or model.template)
         saved = saved_sampler(state.attachments)
-        sampling = settings.sampling(template.name, saved[0] if saved else None)
-        if self.flags["ban"]:
-            sampling = sampling.with_changes(banned=tuple(self.flags["ban"]))
+        banned = checked_bans(self.flags["ban"], model)
+        sampling = settings.sampling(template.name, saved[0] if saved else None, banned)
         if saved and settings.seed is None:
             randomness = saved[1]
         else:

@@ -8,31 +8,33 @@ from typing import Any
 
 import click
 
-from rwkv_cli.cli.options import common_options
+from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.hub import resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import stdout_sink
 
+_LABELS = {"file_bytes": "size", "state_bytes": "state"}
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--tensors", is_flag=True, help="List every tensor as well.")
 @common_options
 def info(file: str, as_json: bool, tensors: bool, quiet: bool, verbose: bool, debug: bool) -> None:
     """Tell what a weights file or a state file is; reads the header alone."""
-    path = resolve(file, models_folder())
+    path = Path(file) if file.endswith(".rwkvstate") else resolve(file, models_folder())
     facts = _state_facts(path) if _is_state(path) else _model_facts(path, tensors=tensors)
     if as_json:
         text = json.dumps(facts)
     else:
         text = "\n".join(_line(key, value) for key, value in facts.items())
-    stdout_sink().write(text.encode() + b"\n")
+    stdout_sink().write(text.encode("utf-8", "replace") + b"\n")
 
 
 def _is_state(path: Path) -> bool:
-    from rwkv_cli.engine.statefile import is_state_file
+    from rwkv_cli.engine.modelfile import is_state_file
 
     return is_state_file(path)
 
@@ -41,13 +43,13 @@ def _model_facts(path: Path, *, tensors: bool) -> dict[str, Any]:
     """Collect what the header of a weights file tells."""
     from math import prod
 
-    from rwkv_cli.engine.load import open_model
-    from rwkv_cli.engine.state import array_shapes
+    from rwkv_cli.arch.spec import state_shapes
+    from rwkv_cli.engine.modelfile import open_model
 
     file = open_model(path)
     dims, raws = file.dims, file.checkpoint.tensors
     stored = {raw.dtype for raw in raws.values()}
-    state = sum(4 * prod(shape) for shape in array_shapes(file.arch, dims).values())
+    state = sum(4 * prod(shape) for shape in state_shapes(file.arch, dims).values())
     facts: dict[str, Any] = {
         "file": str(path),
         "format": file.checkpoint.format,
@@ -91,12 +93,12 @@ def _state_facts(path: Path) -> dict[str, Any]:
 
 def _line(key: str, value: Any) -> str:
     """Write one fact for people."""
-    label = key.replace("_", " ")
+    label = _LABELS.get(key, key.replace("_", " "))
     if isinstance(value, dict):
         rows = "\n".join(f"  {safe(name)}  {safe(str(v))}" for name, v in value.items())
         return f"{label}\n{rows}"
     if isinstance(value, list):
         value = ", ".join(value)
     if key.endswith("_bytes"):
-        return f"{label.removesuffix(' bytes'):<12} {value:,} bytes"
+        return f"{label:<12} {value:,} bytes"
     return f"{label:<12} {value:,}" if isinstance(value, int) else f"{label:<12} {safe(str(value))}"

@@ -5,14 +5,18 @@ signals.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.settings import Settings
-from rwkv_cli.engine.load import DEMO, load_model
+from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.modelfile import DEMO
+from rwkv_cli.errors import UsageError
 from rwkv_cli.hub import default_model, resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.progress import Progress, dim
@@ -22,9 +26,10 @@ if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
     from rwkv_cli.generation import Generation
 
-DEMO_NOTICE = (
-    "No model installed: using the built-in demo, a tiny model for trying things out (rwkv models)."
-)
+DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
+
+
+_SMALL = 64 << 20  # bytes of a weights file
 
 
 def choose_model(settings: Settings, *, quiet: bool) -> Path:
@@ -37,24 +42,70 @@ def choose_model(settings: Settings, *, quiet: bool) -> Path:
     return path
 
 
+def checked_bans(ids: Sequence[int], model: Model) -> tuple[int, ...]:
+    """Give the tokens that --ban names.
+
+    Raises:
+        UsageError: The model has no such token.
+    """
+    for token in ids:
+        if token >= model.dims.vocab:
+            raise UsageError(f"--ban {token} is outside the vocabulary of {model.dims.vocab}")
+    return tuple(ids)
+
+
 def load(path: Path, settings: Settings, *, quiet: bool) -> Model:
     """Load a model, with progress when it takes long."""
-    if settings.threads:
-        import torch
+    return Loading(path, settings).result(quiet=quiet)
 
-        torch.set_num_threads(settings.threads)
-    progress = Progress(f"loading {path.stem}", "bytes", _size(path), enabled=not quiet)
-    done = 0
 
-    def count(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        progress.update(done)
+class Loading:
+    """A model that is being loaded while other things go on; only who waits for it sees how far
+    it is.
 
-    try:
-        return load_model(path, settings.placement(), tokenizer=settings.tokenizer, progress=count)
-    finally:
-        progress.finish()
+    Attributes:
+        name: What people call it.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.name = "demo" if path == DEMO else path.stem
+        self._path, self._settings, self._done = path, settings, 0
+        self._pool = ThreadPoolExecutor(1)
+        self._model = self._pool.submit(self._load)
+        self._pool.shutdown(wait=False)
+
+    def _load(self) -> Model:
+        settings, strategy = self._settings, self._settings.placement()
+        threads = settings.threads
+        if self._is_small() and strategy.device == "cpu":
+            # A token is too little work to share: threads would wait for each other more than they
+            # gain, and badly so on a busy machine. And widening weights would take a fifth of it.
+            threads, strategy = threads or 1, replace(strategy, dtype=strategy.dtype or "fp32")
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        return load_model(self._path, strategy, tokenizer=settings.tokenizer, progress=self._count)
+
+    def _is_small(self) -> bool:
+        return self._path.is_file() and self._path.stat().st_size < _SMALL
+
+    def _count(self, nbytes: int) -> None:
+        self._done += nbytes
+
+    def result(self, *, quiet: bool) -> Model:
+        """Wait for the model, with progress when it takes long.
+
+        Raises:
+            RwkvError: It cannot be loaded.
+        """
+        progress = Progress(f"loading {self.name}", "bytes", _size(self._path), enabled=not quiet)
+        try:
+            while not wait([self._model], timeout=0.1).done:
+                progress.update(self._done)
+            return self._model.result()
+        finally:
+            progress.finish()
 
 
 def _size(path: Path) -> int | None:
@@ -84,7 +135,7 @@ def interruptible(generation: Generation) -> Iterator[Interrupts]:
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         seen.count += 1
         generation.interrupt()
-        if seen.count > 1:
+        if seen.count > 1 and generation.finish is None:
             raise KeyboardInterrupt
 
     def on_terminate(number: int, frame: FrameType | None) -> None:

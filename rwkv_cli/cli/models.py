@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from rwkv_cli.cli.options import common_options
-from rwkv_cli.engine.load import DEMO
+from rwkv_cli.cli.options import Command, common_options
+from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.hub import default_model, installed
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note, stdout_sink
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--paths", is_flag=True, help="Print the files' paths instead of the table.")
 @common_options
 def models(paths: bool, quiet: bool, verbose: bool, debug: bool) -> None:
@@ -31,4 +31,6 @@ def models(paths: bool, quiet: bool, verbose: bool, debug: bool) -> None:
         size = path.stat().st_size
         sink.write(f"{mark} {safe(name):<48} {size / 1e6:>10,.1f} MB\n".encode())
     if not quiet:
-        note(f"models folder: {safe(str(folder))}")
+        note(
+            f"To install a model, put its .pth, .safetensors or .bin file into {safe(str(folder))}"
+        )

@@ -4,7 +4,9 @@ piece.
 
 from __future__ import annotations
 
+import itertools
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +26,17 @@ class Prompt:
     Attributes:
         words: The words on the command line, joined; None when there are none.
         files: The files named with -f, in order; "-" is stdin.
-        piped: Whether stdin is part of it.
+        piped: The first block of stdin, when that is part of it; empty when it is not.
     """
 
-    words: str | None
-    files: tuple[str, ...]
-    piped: bool
+    words: str | None = None
+    files: tuple[str, ...] = ()
+    piped: bytes = b""
 
     @property
     def has_document(self) -> bool:
         """Whether there is more than words."""
-        return bool(self.files) or self.piped
+        return bool(self.files or self.piped)
 
     def document(self) -> Iterator[bytes]:
         """Give the files, then stdin, in blocks: bytes as they are, but for a leading byte order
@@ -47,29 +49,34 @@ class Prompt:
         for name in self.files:
             yield from _without_bom(read_stdin() if name == "-" else _read_file(Path(name)))
         if self.piped:
-            yield from _without_bom(read_stdin())
+            yield from _without_bom(itertools.chain([self.piped], read_stdin()))
 
     def size(self) -> int | None:
-        """Give the bytes of the document, as far as they can be known before reading."""
-        if self.piped or "-" in self.files:
-            return None
-        sizes = [Path(name).stat().st_size for name in self.files if Path(name).is_file()]
-        return sum(sizes) if len(sizes) == len(self.files) else None
+        """Give the bytes of the whole, as far as they can be known before reading."""
+        size = len((self.words or "").encode("utf-8", "surrogateescape"))
+        for name in (*self.files, *(["-"] if self.piped else [])):
+            status = os.fstat(STDIN) if name == "-" else Path(name).stat()
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            size += status.st_size
+        return size
 
 
 def gather(words: Sequence[str], files: Sequence[str]) -> Prompt:
-    """Put together what was given; nothing is read yet, but missing files are reported.
+    """Put together what was given. Missing files are reported, and of stdin the first block is
+    read: when there is none, nobody piped anything, as under cron and in editors.
 
     Raises:
         NotFoundError: A file does not exist.
         RefusedError: It is a folder.
+        StorageError: stdin cannot be read.
     """
     for name in files:
         if name != "-" and not Path(name).exists():
             raise NotFoundError(f"no such file: {name}")
         if name != "-" and Path(name).is_dir():
             raise RefusedError(f"{name} is a folder")
-    piped = stdin_is_piped() and "-" not in files and not _is_null()
+    piped = next(read_stdin(), b"") if "-" not in files and stdin_is_piped() else b""
     return Prompt(" ".join(words) if words else None, tuple(files), piped)
 
 
@@ -80,15 +87,35 @@ def raw_text(prompt: Prompt) -> Iterator[bytes]:
         yield prompt.words.encode("utf-8", "surrogateescape")
 
 
+def beginning(template: ChatTemplate, before: bytes | None) -> str:
+    """Give what stands before a chat turn.
+
+    Args:
+        template: The format.
+        before: The last bytes of what the model has read; None when it has read nothing.
+    """
+    if before is None:
+        return template.opening()
+    between = template.separator()
+    lengths = range(len(between), 0, -1)
+    there = next((n for n in lengths if before.endswith(between[:n].encode())), 0)
+    return between[there:]
+
+
 def chat_text(
-    prompt: Prompt, template: ChatTemplate, system: str, think: str | None
+    prompt: Prompt, template: ChatTemplate, start: str, think: str | None
 ) -> Iterator[bytes]:
-    """Give one chat turn: the document first, the instruction last, in the format
-    of the template.
+    """Give one chat turn in the format of the template: the document first, the instruction last.
+
+    Args:
+        prompt: What the user gave.
+        template: The format.
+        start: What stands before the turn.
+        think: Mode of thinking; None is the template's default.
     """
     mark = "\ue000rwkv\ue000"  # stands for the message while the template is cut around it
     head, tail = template.turn(mark, think).split(mark)
-    yield (template.opening() + template.system(system) + head).encode()
+    yield (start + head).encode("utf-8", "surrogateescape")
     yield from template.clean_stream(_message(prompt))
     yield tail.encode()
 
@@ -102,10 +129,12 @@ def _message(prompt: Prompt) -> Iterator[bytes]:
 
 
 def _without_bom(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    first = True
-    for block in blocks:
-        yield block.removeprefix(_BOM) if first else block
-        first = False
+    """Drop a byte order mark from the beginning, however the text comes in pieces."""
+    blocks, start = iter(blocks), b""
+    while len(start) < len(_BOM) and (block := next(blocks, None)) is not None:
+        start += block
+    yield start.removeprefix(_BOM)
+    yield from blocks
 
 
 def _read_file(path: Path) -> Iterator[bytes]:
@@ -119,11 +148,3 @@ def _read_file(path: Path) -> Iterator[bytes]:
         yield from read_blocks(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_null() -> bool:
-    """Whether stdin is /dev/null, as under cron and in editors: then nobody piped anything."""
-    try:
-        return os.path.samestat(os.fstat(STDIN), os.stat(os.devnull))  # noqa: PTH116
-    except OSError:
-        return False

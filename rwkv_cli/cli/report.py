@@ -40,10 +40,9 @@ class Run:
 
 def report(run: Run, generation: Generation, *, verbose: bool) -> None:
     """Print the figures on stderr, and say so when the answer was cut for its length."""
-    why = _WHY.get(
-        generation.finish or "", f"stopped at -N {generation.count}, a higher -N allows more"
-    )
-    parts = [f"{generation.count} tokens", speed(generation.count, run.decode_s), why]
+    why = _WHY.get(generation.finish or "", "cut by -N, a higher one allows more")
+    count = generation.count
+    parts = [f"{count} tokens", speed(count, run.decode_s), why] if count else ["no tokens", why]
     if verbose:
         parts = [
             f"mode {run.mode}",

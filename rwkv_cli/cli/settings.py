@@ -4,18 +4,23 @@ preset > built-in.
 
 from __future__ import annotations
 
+import difflib
+import operator
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from rwkv_cli.cli.options import whole_number
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
 from rwkv_cli.errors import UsageError
+from rwkv_cli.files import reason
 from rwkv_cli.places import config_file
 from rwkv_cli.sampling import PRESETS, Sampling
+from rwkv_cli.text.templates import load_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,15 @@ class Settings:
         """Say where the model runs."""
         return choose_strategy(self.strategy, self.device, self.dtype)
 
-    def sampling(self, template: str, base: Sampling | None = None) -> Sampling:
+    def sampling(
+        self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()
+    ) -> Sampling:
         """Complete the sampling settings.
 
         Args:
             template: Family of the model, whose preset fills what is not set.
             base: Settings a state was saved with, which come before the preset.
+            banned: Tokens never to use; with none, those of the base stay banned.
         """
         return (base or PRESETS[template]).with_changes(
             temperature=self.temperature,
@@ -66,6 +74,7 @@ class Settings:
             frequency=self.frequency,
             penalty_decay=self.penalty_decay,
             order=self.sampler_order,
+            banned=banned or None,
         )
 
     def seed_or_random(self) -> int:
@@ -75,6 +84,7 @@ class Settings:
 
 _INTEGERS = {"threads", "max_tokens", "seed", "top_k"}
 _FLOATS = {"temperature", "top_p", "min_p", "presence", "frequency", "penalty_decay"}
+_RANGES = {"max_tokens": (1, 1 << 40), "threads": (1, 1024), "seed": (0, 2**64 - 1)}
 _KEYS = tuple(field.name for field in fields(Settings))
 
 
@@ -82,7 +92,7 @@ def collect(flags: Mapping[str, Any]) -> Settings:
     """Lay the sources over each other.
 
     Raises:
-        UsageError: A value in the environment or the config file does not fit.
+        UsageError: A value does not fit, wherever it comes from.
     """
     merged: dict[str, Any] = {**_from_config(config_file()), **_from_environment(os.environ)}
     merged |= {key: flags[key] for key in _KEYS if flags.get(key) is not None}
@@ -106,43 +116,66 @@ def _from_config(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8") from error
+    except OSError as error:
+        if not os.access(path.parent, os.X_OK):
+            return {}
+        raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is not TOML: {error}") from error
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
-        raise UsageError(
-            f"{path}: unknown setting {unknown[0]!r}", hint=f"known: {', '.join(_KEYS)}"
-        )
+        close = difflib.get_close_matches(unknown[0], _KEYS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(_KEYS)}"
+        raise UsageError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
     return {key: _convert(key, value, f"{path}: {key}") for key, value in table.items()}
 
 
 def _convert(key: str, value: object, where: str) -> Any:
-    """Give a value its type."""
-    kind: Callable[[Any], Any] = int if key in _INTEGERS else float if key in _FLOATS else str
-    if kind is str and not isinstance(value, str):
-        raise UsageError(f"{where} must be a text, not {value!r}")
+    """Give a value its type.
+
+    Raises:
+        UsageError: It cannot have that type.
+    """
+    if key not in _INTEGERS | _FLOATS:
+        if not isinstance(value, str):
+            raise UsageError(f"{where} must be a text, not {value!r}")
+        return value
+    kind = "whole number" if key in _INTEGERS else "number"
     try:
-        return kind(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{where} must be a number, not {value!r}") from error
+        if isinstance(value, bool):
+            raise TypeError
+        if key in _FLOATS:
+            return float(value)  # type: ignore[arg-type]
+        return whole_number(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UsageError(f"{where} must be a {kind}, not {value!r}") from error
 
 
 def _check(settings: Settings) -> None:
-    """Refuse numbers that no command can mean."""
-    for key, low, high in (
-        ("max_tokens", 1, 1 << 40),
-        ("threads", 1, 1024),
-        ("seed", 0, 2**64 - 1),
-    ):
-        value = getattr(settings, key)
-        if value is not None and not low <= value <= high:
-            flag = key.replace("_", "-")
-            raise UsageError(f"{flag} is {value}; it must lie between {low} and {high}")
+    """Refuse what no command can mean, before anything is loaded or read."""
+    for key in _RANGES:
+        check_range(key, getattr(settings, key))
+    settings.sampling("world")
+    settings.placement()
+    if settings.template is not None:
+        load_template(settings.template)
+
+
+def check_range(key: str, value: int | None) -> None:
+    """Check one of the numbers that are no matter of sampling.
+
+    Raises:
+        UsageError: It is too small or too large.
+    """
+    low, high = _RANGES.get(key, (0, 0))
+    if key in _RANGES and value is not None and not low <= value <= high:
+        flag = key.replace("_", "-")
+        raise UsageError(f"{flag} is {value}; it must lie between {low} and {high}")

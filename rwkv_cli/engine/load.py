@@ -1,73 +1,18 @@
-"""From a file to a model that runs: open, detect, choose the tokenizer and the engine, load."""
+"""From a weights file to a model that runs: its tokenizer, its engine, its tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from rwkv_cli.arch.detect import detect
-from rwkv_cli.arch.spec import Arch, Dims
-from rwkv_cli.checkpoints.open import open_checkpoint
-from rwkv_cli.checkpoints.tensors import Checkpoint
 from rwkv_cli.engine.identity import Identity, describe, fingerprint
 from rwkv_cli.engine.model import Model, Progress
+from rwkv_cli.engine.modelfile import DEMO, open_model
 from rwkv_cli.engine.strategy import Strategy
-from rwkv_cli.errors import LimitError, RefusedError
-from rwkv_cli.text.registry import for_vocabulary, load_tokenizer
-from rwkv_cli.text.templates import template_for
+from rwkv_cli.errors import LimitError, RefusedError, UsageError
+from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
-
-DEMO = Path(__file__).parents[1] / "data" / "demo.safetensors"
-_FLOATS = {"F32", "F16", "BF16", "F64"}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """What the header of a weights file tells.
-
-    Attributes:
-        checkpoint: The open file.
-        arch: The version of RWKV.
-        dims: Its sizes.
-        tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
-        template: Name of its chat format.
-    """
-
-    checkpoint: Checkpoint
-    arch: Arch
-    dims: Dims
-    tokenizer: str | None
-    template: str
-
-
-def open_model(path: Path) -> ModelFile:
-    """Read the header of a weights file and tell what it is; no weights are read.
-
-    Raises:
-        NotFoundError: There is no such file.
-        RefusedError: It is damaged, or not a model that runs here.
-    """
-    checkpoint = open_checkpoint(path)
-    if "_strategy" in checkpoint.metadata:
-        raise RefusedError(
-            f"{path}: was converted by the package rwkv for {checkpoint.metadata['_strategy']!r}",
-            hint="use the original file that it was made from",
-        )
-    try:
-        arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
-    except RefusedError as error:
-        raise RefusedError(f"{path}: {error.message}") from error
-    for tensor in checkpoint.tensors.values():
-        if tensor.dtype not in _FLOATS:
-            raise RefusedError(f"{path}: tensor {tensor.name} has type {tensor.dtype}")
-    notes = checkpoint.metadata
-    tokenizer = notes.get("rwkv.tokenizer") or for_vocabulary(dims.vocab)
-    template = notes.get("rwkv.template") or template_for(
-        tokenizer=tokenizer or "", name=path.name, version=arch.name
-    )
-    return ModelFile(checkpoint, arch, dims, tokenizer, template)
 
 
 def load_model(
@@ -101,8 +46,12 @@ def load_model(
     weights = fingerprint(file.checkpoint.tensors)
 
     from rwkv_cli.engine.torch_engine import TorchEngine
-    from rwkv_cli.engine.torch_weights import load_stack, out_of_memory
+    from rwkv_cli.engine.torch_weights import is_available, load_stack, out_of_memory
 
+    if not is_available(strategy.device):
+        raise UsageError(
+            f"there is no {strategy.device} here that torch can use", hint="--device cpu"
+        )
     try:
         stack = load_stack(
             file.checkpoint, file.arch, file.dims, strategy.dtype, strategy.device, progress

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.arch.spec import Arch, Dims, state_shapes
 from rwkv_cli.engine.identity import Identity
 from rwkv_cli.engine.protocol import Engine
-from rwkv_cli.engine.state import State, array_shapes
+from rwkv_cli.engine.state import State
 from rwkv_cli.errors import UsageError
 from rwkv_cli.text.tokenizer import Tokenizer
 
@@ -96,12 +96,12 @@ class Model:
                 differ.
         """
         if isinstance(states, State):
-            if not isinstance(tokens, int):
+            if not isinstance(tokens, (int, np.integer)):
                 raise UsageError("one state takes one token; use prefill for several")
             after = states.clone()
-            self._check([tokens])
-            return self.engine.decode([tokens], [after])[0], after
-        if isinstance(tokens, int) or len(tokens) != len(states):
+            self._check([int(tokens)])
+            return self.engine.decode([int(tokens)], [after])[0], after
+        if isinstance(tokens, (int, np.integer)) or len(tokens) != len(states):
             raise UsageError(f"{len(states)} states need as many tokens")
         self._check(tokens)
         clones = [state.clone() for state in states]
@@ -117,7 +117,7 @@ class Model:
         """
         from rwkv_cli.engine.statefile import load_state
 
-        return load_state(Path(path), self.identity, array_shapes(self.arch, self.dims))
+        return load_state(Path(path), self.identity, state_shapes(self.arch, self.dims))
 
     def advance(self, tokens: Sequence[int], state: State) -> Float32s:
         """Read tokens like `prefill`, changing the state that is given."""
@@ -158,8 +158,9 @@ def _regroup(pieces: Iterable[Sequence[int]], size: int) -> Iterator[list[int]]:
     block: list[int] = []
     for piece in pieces:
         block += piece
-        while len(block) >= size:
-            yield block[:size]
-            block = block[size:]
+        whole = len(block) - len(block) % size
+        for start in range(0, whole, size):
+            yield block[start : start + size]
+        block = block[whole:]
     if block:
         yield block

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.arch.spec import Arch, Dims, state_shapes
 from rwkv_cli.engine.identity import Identity
 
 if TYPE_CHECKING:
@@ -180,16 +180,11 @@ class State:
         write_state(Path(path), self)
 
 
-def array_shapes(arch: Arch, dims: Dims) -> dict[str, tuple[int, ...]]:
-    """Give the shape of each array of a state, layers first."""
-    return {name: (dims.layers, *dims.shape(axes)) for name, axes in arch.state.items()}
-
-
 def empty_state(arch: Arch, dims: Dims) -> State:
     """Make the state before any token."""
     return State(
         {
             name: np.full(shape, arch.state_start.get(name, 0.0), dtype=np.float32)
-            for name, shape in array_shapes(arch, dims).items()
+            for name, shape in state_shapes(arch, dims).items()
         }
     )

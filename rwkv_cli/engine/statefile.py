@@ -76,7 +76,7 @@ def _parts(path: Path, state: State) -> Iterator[bytes]:
     if state.identity is None:
         raise RefusedError("this state belongs to no model, so it cannot be saved")
     tensors = _tensors(state)
-    _check_finite(tensors, str(path))
+    _check_finite(str(path), tensors)
     return _sealed(_container(tensors, _metadata(state)))
 
 
@@ -96,20 +96,20 @@ def load_state(path: Path, identity: Identity, shapes: Mapping[str, tuple[int, .
     tensors, notes = _open(path)
     theirs = _identity(path, notes)
     _compare(path, theirs, identity)
-    arrays = {}
-    for name, shape in shapes.items():
-        arrays[name] = _array(path, tensors, f"state.{name}", shape)
+    vocab = int(identity.arch.split(";V=")[1].split(";")[0])
+    arrays = {n: _array(path, tensors, f"state.{n}", shape) for n, shape in shapes.items()}
     state = State(arrays)
     state.identity = identity
-    vocab = int(identity.arch.split(";V=")[1].split(";")[0])
     if "logits" in tensors:
         state.logits = _array(path, tensors, "logits", (vocab,))
-    _check_finite({**{f"state.{n}": a for n, a in arrays.items()}}, str(path))
     tokens = _array(path, tensors, "tokens", None, "U32")
-    if str(len(tokens)) != notes.get("pos") or (len(tokens) and int(tokens.max()) >= vocab):
+    if str(len(tokens)) != notes.get("pos") or (tokens >= vocab).any():
         raise RefusedError(f"{path}: its tokens contradict its header")
     state.tokens.extend(tokens.tolist())
     state.attachments = _attachments(path, tensors, notes)
+    if (state.attachments.penalty_ids >= vocab).any():
+        raise RefusedError(f"{path}: it counts tokens that its model does not have")
+    _check_finite(str(path), _tensors(state))
     return state
 
 
@@ -122,11 +122,11 @@ def inspect_state(path: Path) -> StateInfo:
         MismatchError: Its format is newer than this program.
     """
     _, notes = _open(path)
-    position = notes.get("pos", "")
-    if not position.isdecimal():
+    position = _number(notes.get("pos", ""))
+    if position is None:
         raise RefusedError(f"{path}: its header lacks the position")
     writer = notes.get("rwkv.writer", "unknown")
-    return StateInfo(_identity(path, notes), int(position), writer, path.stat().st_size)
+    return StateInfo(_identity(path, notes), position, writer, path.stat().st_size)
 
 
 def read_attachments(path: Path) -> Attachments:
@@ -135,11 +135,6 @@ def read_attachments(path: Path) -> Attachments:
     """
     tensors, notes = _open(path)
     return _attachments(path, tensors, notes)
-
-
-def is_state_file(path: Path) -> bool:
-    """Tell by the name whether a file claims to be a state."""
-    return path.suffix == ".rwkvstate"
 
 
 def _tensors(state: State) -> dict[str, NDArray[Any]]:
@@ -207,13 +202,20 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise RefusedError(f"{path}: is not a whole state file: its checksum does not match")
     contents = read(MemorySource(path, content))
     notes = contents.metadata
-    version = notes.get("rwkv.format", "")
-    if not version.isdecimal() or int(version) > FORMAT:
+    version = _number(notes.get("rwkv.format", ""))
+    if version is None:
+        raise RefusedError(f"{path}: is not a state file: its header names no format")
+    if version > FORMAT:
         raise MismatchError(
-            f"{path}: has state format {version or 'unknown'}, this program reads up to {FORMAT}",
+            f"{path}: has state format {version}, this program reads up to {FORMAT}",
             hint="upgrade rwkv to continue from it",
         )
     return {tensor.name: tensor for tensor in contents.tensors}, notes
+
+
+def _number(text: str) -> int | None:
+    """Read a count from a header; None when it is none, or longer than any count."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _identity(path: Path, notes: Mapping[str, str]) -> Identity:
@@ -251,11 +253,14 @@ def _array(
     shape: tuple[int, ...] | None,
     dtype: str = "F32",
 ) -> NDArray[Any]:
-    """Copy one tensor out of a file, its type and shape being as expected."""
+    """Copy one tensor out of a file, its type and shape being as expected; without a shape it is a
+    list.
+    """
     raw = tensors.get(name)
     if raw is None:
         raise RefusedError(f"{path}: lacks {name}")
-    if raw.dtype != dtype or (shape is not None and raw.shape != shape) or len(raw.shape) < 1:
+    fits = len(raw.shape) == 1 if shape is None else raw.shape == shape
+    if raw.dtype != dtype or not fits:
         raise RefusedError(f"{path}: {name} has type {raw.dtype} and shape {list(raw.shape)}")
     array: NDArray[Any] = np.frombuffer(raw.data, dtype=_READ[dtype])
     return array.reshape(raw.shape).copy()
@@ -264,6 +269,8 @@ def _array(
 def _attachments(path: Path, tensors: Mapping[str, Any], notes: Mapping[str, str]) -> Attachments:
     ids = _array(path, tensors, "penalty.ids", None, "U32")
     counts = _array(path, tensors, "penalty.counts", ids.shape)
+    if len(np.unique(ids)) != len(ids):
+        raise RefusedError(f"{path}: it counts a token twice")
     text = _array(path, tensors, "transcript", None, "U8").tobytes()
     try:
         transcript = text.decode()
@@ -273,9 +280,10 @@ def _attachments(path: Path, tensors: Mapping[str, Any], notes: Mapping[str, str
     return Attachments(notes.get("sampler", ""), ids, counts, transcript, tail)
 
 
-def _check_finite(tensors: Mapping[str, NDArray[Any]], where: str) -> None:
+def _check_finite(where: str, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Refuse numbers that would poison everything after them, naming the layer."""
     for name, array in tensors.items():
-        if name.startswith("state.") and not np.isfinite(array).all():
-            layer = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise RefusedError(f"{where}: the state is not finite ({name}, layer {layer})")
+        if not np.isfinite(array).all():
+            first = int(np.argwhere(~np.isfinite(array))[0][0])
+            place = f"{name}, layer {first}" if name.startswith("state.") else name
+            raise RefusedError(f"{where}: the state is not finite ({place})")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from rwkv_cli.errors import UsageError
 
 DTYPES = ("fp32", "bf16", "fp16")
-_SEGMENT = re.compile(r"(?P<device>cuda(?::\d+)?|cpu|mps|xpu|meta) +(?P<dtype>fp32|bf16|fp16)")
+_DEVICE = r"(?P<device>cuda(?::\d+)?|cpu|mps|xpu)"
+_SEGMENT = re.compile(_DEVICE + " +(?P<dtype>fp32|bf16|fp16)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +53,6 @@ def choose_strategy(strategy: str | None, device: str | None, dtype: str | None)
     base = parse_strategy(strategy) if strategy else Strategy()
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    if device is not None and not re.fullmatch(_DEVICE, device):
+        raise UsageError(f"device is {device!r}; it must be cpu, cuda, cuda:1, mps or xpu")
     return Strategy(device or base.device, dtype or base.dtype)

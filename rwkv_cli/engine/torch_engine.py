@@ -122,5 +122,5 @@ class TorchEngine:
         out: Float32s = logits.cpu().numpy()
         for row, (fed, state) in enumerate(zip(tokens, states, strict=True)):
             state.tokens.extend(fed)
-            state.logits = out[row]
+            state.logits = out[row].copy()  # the caller may change what it is given
         return out

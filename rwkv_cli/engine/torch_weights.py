@@ -92,13 +92,16 @@ class _Loader:
         """
         raw = self.checkpoint.tensors[name]
         mapped = _view(raw)
+        where = mapped.data_ptr()
+        if where % mapped.element_size():
+            mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
         rank = len(axes.split())
         shape = fit_rank(raw.shape, rank)
         assert shape is not None, name  # detection compared every shape
         is_matrix = rank > 1 and "H" not in axes.split()
         target = (self.dtype or _natural(mapped.dtype)) if is_matrix else torch.float32
         loaded = mapped.reshape(shape).to(device=self.device, dtype=target)
-        if loaded.data_ptr() != mapped.data_ptr():
+        if loaded.data_ptr() != where:
             self.checkpoint.release(raw)
         if self.progress:
             self.progress(raw.nbytes)
@@ -111,13 +114,18 @@ def _natural(stored: torch.dtype) -> torch.dtype:
 
 
 def _view(raw: RawTensor) -> torch.Tensor:
-    """Wrap a buffer without copying it; only a misaligned one is copied."""
-    stored = _STORED[raw.dtype]
+    """Wrap a buffer without copying it."""
     buffer: Any = raw.data
-    tensor = torch.frombuffer(buffer, dtype=torch.uint8)
-    if tensor.data_ptr() % stored.itemsize:
-        tensor = tensor.clone()
-    return tensor.view(stored)
+    return torch.frombuffer(buffer, dtype=_STORED[raw.dtype])
+
+
+def is_available(device: str) -> bool:
+    """Tell whether torch can put a tensor there."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+    return True
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rwkv_cli.ops.mixing import normalize as normalize
     from rwkv_cli.ops.mixing import silu as silu
     from rwkv_cli.ops.mixing import split_heads as split_heads
+    from rwkv_cli.ops.mixing import squared_relu as squared_relu
     from rwkv_cli.ops.mixing import token_shift as token_shift
     from rwkv_cli.ops.products import linear as linear
     from rwkv_cli.ops.products import project as project
@@ -30,6 +31,7 @@ _ROOMS = {
     "normalize": "mixing",
     "silu": "mixing",
     "split_heads": "mixing",
+    "squared_relu": "mixing",
     "token_shift": "mixing",
     "wkv4": "recurrence",
     "wkv6": "recurrence",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import time
 
+from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import STDERR, is_terminal, note
 
 _PAUSE = 0.1  # seconds between two drawings
@@ -22,11 +25,10 @@ class Progress:
     """
 
     def __init__(self, label: str, unit: str, total: int | None, *, enabled: bool) -> None:
-        self._label, self._unit, self._total = label, unit, total
+        self._label, self._unit, self._total = safe(label), unit, total
         self._live = enabled and is_terminal(STDERR)
         self._lines = enabled and not self._live
         self._began = self._drawn = time.monotonic()
-        self._tenths = 0
         self._visible = False
 
     def update(self, done: int) -> None:
@@ -34,7 +36,8 @@ class Progress:
         now = time.monotonic()
         if self._live and now - self._began > _QUIET and now - self._drawn > _PAUSE:
             self._drawn, self._visible = now, True
-            self._write("\r\x1b[2m" + self._line(done, now - self._began) + "\x1b[0m\x1b[K")
+            line = self._line(done, now - self._began)[: shutil.get_terminal_size().columns - 1]
+            self._write("\r" + dim(line) + "\x1b[K")
         elif self._lines and now - self._drawn > 10:
             self._drawn = now
             note(self._line(done, now - self._began))
@@ -48,8 +51,8 @@ class Progress:
     def _line(self, done: int, seconds: float) -> str:
         rate = done / seconds if seconds else 0.0
         if self._total:
-            share = f"{100 * done // self._total:3d} %  "
-            left = f", {_clock((self._total - done) / rate)} left" if rate else ""
+            share = f"{min(100, 100 * done // self._total):3d} %  "
+            left = f", {_clock(max(0, self._total - done) / rate)} left" if rate else ""
         else:
             share, left = "", ""
         return f"{self._label}  {share}{done:,} {self._unit}, {rate:,.0f}/s{left}"
@@ -84,3 +87,10 @@ def dim(text: str) -> str:
     if is_terminal(STDERR) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return f"\x1b[2m{text}\x1b[0m"
     return text
+
+
+def hint(text: str) -> None:
+    """Show a text on stderr, dim and without a line end, where stdout is about to go on from it."""
+    if is_terminal(STDERR):
+        with contextlib.suppress(OSError):
+            os.write(STDERR, dim(safe_lines(text)).encode("utf-8", "replace"))

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
@@ -15,6 +16,14 @@ from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import create_output
+
+from rwkv_cli.render.progress import dim
+from rwkv_cli.render.streams import STDIN, note
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
 
 
 class Keyboard:
@@ -26,10 +35,11 @@ class Keyboard:
     Args:
         commands: Names completed after a slash.
         history: File of earlier messages, readable by the owner alone; None keeps none.
+        quiet: Give no hints.
     """
 
-    def __init__(self, commands: Sequence[str], history: Path | None) -> None:
-        self._starting_text = ""
+    def __init__(self, commands: Sequence[str], history: Path | None, *, quiet: bool) -> None:
+        self._quiet = quiet
         words = [f"/{name}" for name in commands]
         output = None if os.isatty(1) else create_output(stdout=sys.stderr)
         self._session: PromptSession[str] = PromptSession(
@@ -48,11 +58,32 @@ class Keyboard:
         """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line."""
         while True:
             try:
-                return self._session.prompt("> ")
+                return self._session.prompt([("bold", "> ")])
             except KeyboardInterrupt:
-                continue
+                if not self._session.default_buffer.text and not self._quiet:
+                    note(dim("Ctrl-D or /exit leaves"))
             except EOFError:
                 return None
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While this lasts, what is typed while an answer comes is not mixed into it, but waits
+        for the next prompt as it was typed: a terminal turns Enter into a line end, which sends
+        nothing.
+        """
+        if termios is None or not os.isatty(STDIN):
+            yield
+            return
+        before = termios.tcgetattr(STDIN)
+        quiet = list(before)
+        quiet[0] &= ~termios.ICRNL
+        quiet[3] &= ~termios.ECHO
+        termios.tcsetattr(STDIN, termios.TCSANOW, quiet)
+        try:
+            yield
+        finally:
+            with suppress(termios.error):  # the window was closed
+                termios.tcsetattr(STDIN, termios.TCSANOW, before)
 
     def _is_command(self) -> bool:
         return self._session.default_buffer.text.startswith("/")

@@ -11,7 +11,7 @@ import unicodedata
 _INVISIBLE = frozenset(
     (
         *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
+        *range(0x2066, 0x2070),
         *range(0xFFF9, 0xFFFC),
         *range(0xE0000, 0xE0080),
         *(0x200E, 0x200F, 0x061C, 0x180E, 0x2028, 0x2029, 0xFEFF),
@@ -37,7 +37,7 @@ class Sanitizer:
 
     def _shown(self, char: str) -> str:
         code = ord(char)
-        if unicodedata.combining(char):
+        if unicodedata.category(char).startswith("M"):
             self._combining += 1
             return char if self._combining <= _COMBINING_LIMIT else ""
         self._combining = 0
@@ -55,3 +55,8 @@ class Sanitizer:
 def safe(text: str) -> str:
     """Make a name, a path or an error message safe to show on one line."""
     return Sanitizer().feed(text).replace("\n", "\u240a").replace("\t", "\u2409")
+
+
+def safe_lines(text: str) -> str:
+    """Make a text of several lines safe to show."""
+    return "\n".join(map(safe, text.split("\n")))

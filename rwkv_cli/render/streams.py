@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import stat
 import sys
 from collections.abc import Iterator
@@ -51,6 +53,8 @@ class ByteSink:
                 view = view[os.write(self._descriptor, view) :]
             except BrokenPipeError:
                 raise
+            except BlockingIOError:  # shared with a program that made it non-blocking
+                select.select([], [self._descriptor], [])
             except OSError as error:
                 why = (error.strerror or "failed").lower()
                 raise StorageError(f"cannot write the output: {why}") from error
@@ -121,10 +125,24 @@ def stdout_sink() -> Sink:
         StorageError: stdout is closed.
     """
     try:
-        os.fstat(STDOUT)
+        os.write(STDOUT, b"")
+    except BlockingIOError:
+        pass
     except OSError as error:
         raise StorageError("cannot write the output: stdout is closed") from error
     return TerminalSink() if os.isatty(STDOUT) else ByteSink(STDOUT)
+
+
+def occupy_closed_streams() -> None:
+    """Put something harmless where a standard stream is closed, so that no file opened later gets
+    its number and is read or written in its place; writing to such a stdout still fails.
+    """
+    for descriptor, mode in ((STDIN, os.O_RDONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, mode)  # takes the lowest free number, which is this one
 
 
 def is_terminal(descriptor: int) -> bool:
@@ -158,6 +176,9 @@ def read_blocks(descriptor: int) -> Iterator[bytes]:
     while True:
         try:
             block = os.read(descriptor, _BLOCK)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+            continue
         except OSError as error:
             raise StorageError(
                 f"cannot read the input: {(error.strerror or '').lower()}"

@@ -52,6 +52,14 @@ def random_model(version: str, shape: Shape, seed: int = 0) -> Tensors:
     return {name: value.astype(np.float32) for name, value in tensors.items()}
 
 
+def tuned_state(shape: Shape, seed: int = 0) -> Tensors:
+    """Draw a starting state as tuning leaves it in a model of version 5 to 7."""
+    rng = np.random.default_rng(seed)
+    size = (shape.heads, shape.size, shape.size)
+    names = [f"blocks.{layer}.att.time_state" for layer in range(shape.layers)]
+    return {name: rng.normal(0, 1, size).astype(np.float32) for name in names}
+
+
 def _norm(tensors: Tensors, rng: np.random.Generator, name: str, width: int) -> None:
     tensors[name + ".weight"] = 1 + rng.normal(0, 0.2, width)
     tensors[name + ".bias"] = rng.normal(0, 0.1, width)

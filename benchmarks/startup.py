@@ -1,0 +1,127 @@
+"""Measure what a user waits for: start-up of commands, loading, a drawn token, resuming a state.
+
+`python benchmarks/startup.py [--record]` prints a table; with --record it also writes it, with
+command, commit and machine, to benchmarks/records/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_cli.sampling import Penalties, Sampling, draw, uniform
+
+ROOT = Path(__file__).resolve().parents[1]
+RWKV = str(Path(sys.executable).with_name("rwkv"))
+VOCAB = 65_536
+
+
+def milliseconds(work: Callable[[], object], count: int) -> list[float]:
+    """Time a piece of work again and again, after one run that is not counted."""
+    work()
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - start))
+    return sorted(times)
+
+
+def process(*command: str) -> Callable[[], object]:
+    """Run a whole process, its output thrown away."""
+    return lambda: subprocess.run(command, check=True, capture_output=True)
+
+
+def sampler() -> Callable[[], object]:
+    """Draw a token from 65,536 flat random logits with 500 penalized tokens."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, VOCAB).astype(np.float32)
+    penalties, sampling = Penalties(), Sampling(temperature=0.8, top_p=0.9, top_k=500)
+    for token in rng.integers(1, VOCAB, 500):
+        penalties.record(int(token), b"x", 0.996)
+
+    def work() -> None:
+        row = logits.copy()
+        penalties.apply(row, sampling)
+        draw(row, sampling, uniform(1, 0, 7))
+
+    return work
+
+
+def rows(folder: Path) -> list[tuple[str, list[float]]]:
+    """Take all measurements."""
+    state = str(folder / "s.rwkvstate")
+    subprocess.run(
+        [RWKV, "generate", "-q", "-N", "1", "--save-state", state, "Once upon a time"],
+        check=True,
+        capture_output=True,
+    )
+    commands = {
+        "python -c pass": (sys.executable, "-c", "pass"),
+        "python -c 'import torch'": (sys.executable, "-c", "import torch"),
+        "rwkv --version": (RWKV, "--version"),
+        "rwkv --help": (RWKV, "--help"),
+        "rwkv generate --help": (RWKV, "generate", "--help"),
+        "rwkv info demo": (RWKV, "info", "demo"),
+        "rwkv generate -N 1": (RWKV, "generate", "-q", "-N", "1", "Once upon a time"),
+        "rwkv generate -N 1 --state": (RWKV, "generate", "-q", "-N", "1", "--state", state),
+    }
+    quick = [(name, milliseconds(process(*c), 15)) for name, c in list(commands.items())[:6]]
+    slow = [(name, milliseconds(process(*c), 5)) for name, c in list(commands.items())[6:]]
+    return [*quick, *slow, ("draw from 65,536 logits", milliseconds(sampler(), 200))]
+
+
+def table() -> str:
+    """Write the measurements as a Markdown table."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RWKV_DATA_DIR"] = folder
+        measured = rows(Path(folder))
+    base = statistics.median(measured[0][1])
+    lines = ["| what | median ms | min | max | x python |", "|---|---:|---:|---:|---:|"]
+    for name, times in measured:
+        middle = statistics.median(times)
+        lines.append(
+            f"| `{name}` | {middle:.2f} | {times[0]:.2f} | {times[-1]:.2f} | {middle / base:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Describe the machine in one line."""
+    model = "unknown processor"
+    if Path("/proc/cpuinfo").exists():
+        found = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+        model = found[0].split(":")[1].strip() if found else model
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    python = platform.python_version()
+    return f"{model}, {os.cpu_count()} cores, Python {python}, load {load:.1f} at the start"
+
+
+def main() -> None:
+    """Measure, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", action="store_true")
+    args = parser.parse_args()
+    where = machine()
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    text = f"{where}\n\n{table()}\n"
+    print(text)
+    if args.record:
+        record = ROOT / "benchmarks" / "records" / "startup.md"
+        command = "python benchmarks/startup.py --record"
+        record.write_text(f"# Start-up\n\n`{command}`, commit {commit or 'unknown'}\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

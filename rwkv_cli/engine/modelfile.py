@@ -1,0 +1,69 @@
+"""What a weights file is, told from its header; imports neither torch nor numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwkv_cli.arch.detect import detect
+from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.checkpoints.open import open_checkpoint
+from rwkv_cli.checkpoints.tensors import Checkpoint
+from rwkv_cli.errors import RefusedError
+from rwkv_cli.text.registry import for_vocabulary
+from rwkv_cli.text.templates import template_for
+
+DEMO = Path(__file__).parents[1] / "data" / "demo.safetensors"
+_FLOATS = {"F32", "F16", "BF16", "F64"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """What the header of a weights file tells.
+
+    Attributes:
+        checkpoint: The open file.
+        arch: The version of RWKV.
+        dims: Its sizes.
+        tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
+        template: Name of its chat format.
+    """
+
+    checkpoint: Checkpoint
+    arch: Arch
+    dims: Dims
+    tokenizer: str | None
+    template: str
+
+
+def is_state_file(path: Path) -> bool:
+    """Tell by the name whether a file claims to be a state."""
+    return path.suffix == ".rwkvstate"
+
+
+def open_model(path: Path) -> ModelFile:
+    """Read the header of a weights file and tell what it is; no weights are read.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is damaged, or not a model that runs here.
+    """
+    checkpoint = open_checkpoint(path)
+    if "_strategy" in checkpoint.metadata:
+        raise RefusedError(
+            f"{path}: was converted by the package rwkv for {checkpoint.metadata['_strategy']!r}",
+            hint="use the original file that it was made from",
+        )
+    try:
+        arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
+    except RefusedError as error:
+        raise RefusedError(f"{path}: {error.message}") from error
+    for tensor in checkpoint.tensors.values():
+        if tensor.dtype not in _FLOATS:
+            raise RefusedError(f"{path}: tensor {tensor.name} has type {tensor.dtype}")
+    notes = checkpoint.metadata
+    tokenizer = notes.get("rwkv.tokenizer") or for_vocabulary(dims.vocab)
+    template = notes.get("rwkv.template") or template_for(
+        tokenizer=tokenizer or "", name=path.name, version=arch.name
+    )
+    return ModelFile(checkpoint, arch, dims, tokenizer, template)

@@ -1,0 +1,229 @@
+"""Files are written whole or not at all, and nothing but a file is read as one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, StorageError
+from rwkv_cli.files import read_regular, write_atomic, write_new
+
+PARTS = [b"new ", memoryview(b"content")]
+NEW, OLD = b"new content", b"old"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "file"
+
+
+def _failing(real: Callable[..., Any], turn: int) -> Callable[..., Any]:
+    """A system call that fails the given time it is made."""
+    calls = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == turn:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(*args, **kwargs)
+
+    return call
+
+
+def test_content_replaces_content(path: Path) -> None:
+    for content in (OLD, NEW):
+        write_atomic(path, [content])
+        assert path.read_bytes() == content
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("write", [write_atomic, write_new])
+def test_private_files_are_the_owners_alone(
+    path: Path, write: Callable[..., object], private: bool
+) -> None:
+    before = os.umask(0o022)
+    try:
+        write(path, PARTS, private=private)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == (0o600 if private else 0o644)
+
+
+def test_link_is_followed_and_stays(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_bytes(OLD)
+    path.symlink_to(target)
+    write_atomic(path, PARTS)
+    assert path.is_symlink()
+    assert target.read_bytes() == NEW
+
+
+def _device(path: Path) -> Path:
+    return Path(os.devnull)
+
+
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _link_to_device(path: Path) -> Path:
+    path.symlink_to(os.devnull)
+    return path
+
+
+def _circle(path: Path) -> Path:
+    path.symlink_to(path)
+    return path
+
+
+def _in_no_folder(path: Path) -> Path:
+    return path / "missing" / "file"
+
+
+def _below_a_file(path: Path) -> Path:
+    path.write_bytes(OLD)
+    return path / "file"
+
+
+def _long_name(path: Path) -> Path:
+    return path.with_name("x" * 300)
+
+
+_NO_FILES = [_device, _fifo, _folder, _link_to_device]
+_NOWHERE = [_circle, _in_no_folder, _below_a_file, _long_name]
+
+
+@pytest.mark.parametrize("make", [*_NO_FILES, *_NOWHERE])
+def test_nothing_but_a_file_is_replaced(path: Path, make: Callable[[Path], Path]) -> None:
+    place = make(path)
+    before = sorted(os.listdir(path.parent))
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomic(place, PARTS)
+    assert sorted(os.listdir(path.parent)) == before
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+@pytest.mark.parametrize("name", [".", "..", "/"])
+def test_names_of_folders_are_refused(name: str) -> None:
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomic(Path(name), PARTS)
+
+
+@pytest.mark.parametrize(("call", "turn"), [("open", 1), ("fsync", 1), ("replace", 1)])
+def test_failed_write_leaves_the_old_file(
+    path: Path, call: str, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(OLD)
+    monkeypatch.setattr(os, call, _failing(getattr(os, call), turn))
+    with pytest.raises(StorageError, match="cannot write"):
+        write_atomic(path, PARTS)
+    assert path.read_bytes() == OLD
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_failure_while_the_content_is_made_leaves_the_old_file(path: Path) -> None:
+    def parts() -> Any:
+        yield b"half"
+        raise KeyboardInterrupt
+
+    path.write_bytes(OLD)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, parts())
+    assert path.read_bytes() == OLD
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_new_file_never_replaces_another(path: Path) -> None:
+    assert write_new(path, [OLD])
+    assert not write_new(path, PARTS)
+    assert path.read_bytes() == OLD
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize(("call", "turn"), [("open", 1), ("fsync", 1), ("fsync", 2), ("open", 2)])
+def test_failed_new_file_is_not_there(
+    path: Path, call: str, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, call, _failing(getattr(os, call), turn))
+    with pytest.raises(StorageError, match="cannot write"):
+        write_new(path, PARTS)
+    assert os.listdir(path.parent) == []
+
+
+def _no_links(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_file_systems_without_hard_links_are_served(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _no_links)
+    assert write_new(path, PARTS)
+    assert not write_new(path, [OLD])
+    assert path.read_bytes() == NEW
+    assert os.listdir(path.parent) == ["file"]
+
+
+def test_without_hard_links_a_failed_new_file_is_not_there_either(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", _no_links)
+    monkeypatch.setattr(os, "replace", _failing(os.replace, 1))
+    with pytest.raises(StorageError):
+        write_new(path, PARTS)
+    assert os.listdir(path.parent) == []
+
+
+def test_folders_that_cannot_be_synced_are_served(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_atomic(path, PARTS)
+    assert path.read_bytes() == NEW
+
+
+def test_file_is_read_whole(path: Path) -> None:
+    path.write_bytes(NEW)
+    assert read_regular(path, len(NEW)) == NEW
+
+
+def test_file_beyond_the_limit_is_refused(path: Path) -> None:
+    path.write_bytes(NEW)
+    with pytest.raises(RefusedError, match="larger"):
+        read_regular(path, len(NEW) - 1)
+
+
+@pytest.mark.parametrize("make", _NO_FILES)
+def test_what_is_no_file_is_not_read(path: Path, make: Callable[[Path], Path]) -> None:
+    with pytest.raises(RefusedError, match=r"regular|folder"):
+        read_regular(make(path), 1 << 20)
+
+
+@pytest.mark.parametrize("make", _NOWHERE)
+def test_what_cannot_be_opened_is_said_in_a_sentence(
+    path: Path, make: Callable[[Path], Path]
+) -> None:
+    with pytest.raises(RwkvError, match=str(path.parent)):
+        read_regular(make(path), 1 << 20)
+
+
+def test_missing_file_is_not_found(path: Path) -> None:
+    with pytest.raises(NotFoundError):
+        read_regular(path, 1)

@@ -1,0 +1,104 @@
+"""Memory: no weights held twice, and no token that leaves anything behind."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracle.models import random_tokens, tiny_model
+from oracle.weights import Shape, random_model
+from safetensors.torch import save_file
+
+from rwkv_cli.engine.model import Model
+
+MIB = 1 << 20
+SLACK = 100 * MIB  # code and buffers; far less than the weights, so a second copy cannot hide
+
+_MEASURE = """
+import sys
+import torch
+torch.set_num_threads(1)
+path, dtype = sys.argv[1:]
+if path:
+    from pathlib import Path
+    from rwkv_cli.engine.load import load_model
+    from rwkv_cli.engine.strategy import Strategy
+    model = load_model(Path(path), Strategy("cpu", dtype or None), tokenizer="bytes")
+    model.prefill([1, 2, 3])
+for line in open("/proc/self/status"):
+    if line.startswith("VmHWM"):
+        print(int(line.split()[1]) << 10)
+"""
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from /proc"
+)
+
+
+def _peak(path: str = "", dtype: str = "") -> int:
+    """Peak resident bytes of a process that loads a model and runs it once."""
+    run = [sys.executable, "-W", "ignore", "-c", _MEASURE, path, dtype]
+    return int(subprocess.run(run, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 200 MB of bfloat16: one random layer, again and again."""
+    shape = Shape(layers=2, heads=16, size=64, ffn=4096, vocab=256, rank=32)
+    half = {
+        name: torch.from_numpy(array).to(torch.bfloat16)
+        for name, array in random_model("v7", shape).items()
+    }
+    for layer in range(2, 8):
+        names = [name for name in half if name.startswith("blocks.1.")]
+        half |= {name.replace(".1.", f".{layer}.", 1): half[name].clone() for name in names}
+    path = tmp_path_factory.mktemp("large") / "large.safetensors"
+    save_file(half, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bare() -> int:
+    """Peak of a process that only imports torch."""
+    return _peak()
+
+
+@needs_proc
+@pytest.mark.parametrize(("dtype", "factor"), [("", 1), ("fp32", 2)])
+def test_loading_holds_no_tensor_twice(large: Path, bare: int, dtype: str, factor: int) -> None:
+    weights = large.stat().st_size * factor
+    assert weights > 190 * MIB * factor
+    assert _peak(str(large), dtype) - bare < weights + SLACK
+
+
+@needs_proc
+def test_memory_is_flat_over_10000_tokens(tmp_path: Path) -> None:
+    shape = Shape(layers=1, heads=1, size=16, ffn=32, vocab=2048, rank=4)
+    model = tiny_model(tmp_path, "v4", shape)
+    state, tokens = model.zero_state(), random_tokens(model, 10_000)
+    resident = []
+    for position, token in enumerate(tokens):
+        model.engine.decode([token], [state])
+        if position in (1_000, 9_999):
+            resident.append(_resident())
+    assert state.tokens == tokens
+    assert state.nbytes == model.zero_state().nbytes
+    assert resident[1] - resident[0] < 4 * MIB  # one kept row of logits a token would make 70
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_prefill_of_any_length_takes_the_memory_of_a_chunk(model: Model) -> None:
+    chunk = model.engine.chunk
+    model.advance(random_tokens(model, 4 * chunk), model.zero_state())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tokens = np.asarray(random_tokens(model, 60 * chunk))
+    model.advance(tokens, model.zero_state())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 << 10

@@ -1,0 +1,47 @@
+"""Random models as files, and loaded through the program's own door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from oracle.weights import Shape, Tensors, random_model
+from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.strategy import Strategy
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Bytes as tokens: small enough to run thousands of steps, large enough to have every part.
+TINY = Shape(layers=2, heads=2, size=16, ffn=64, vocab=256, rank=8)
+
+
+def save_pth(tensors: Tensors, path: Path, dtype: str = "fp32") -> Path:
+    """Write tensors as BlinkDL does."""
+    torch.save({n: torch.from_numpy(a).to(DTYPES[dtype]) for n, a in tensors.items()}, path)
+    return path
+
+
+def load(path: Path, dtype: str | None = None) -> Model:
+    """Load a file for the CPU; these vocabularies belong to no tokenizer, so bytes stand in."""
+    return load_model(path, Strategy("cpu", dtype), tokenizer="bytes")
+
+
+def tiny_model(folder: Path, version: str = "v7", shape: Shape = TINY, seed: int = 0) -> Model:
+    """Make and load a random model."""
+    path = folder / f"tiny-{version}-{seed}.pth"
+    return load(path if path.exists() else save_pth(random_model(version, shape, seed), path))
+
+
+def distance(out: np.ndarray, reference: np.ndarray) -> float:
+    """Relative distance of logits: norm(out - reference) / norm(reference)."""
+    reference = reference.astype(np.float64)
+    return float(np.linalg.norm(out - reference) / np.linalg.norm(reference))
+
+
+def random_tokens(model_or_vocab: Model | int, count: int, seed: int = 1) -> list[int]:
+    """Draw tokens, never 0."""
+    vocab = model_or_vocab if isinstance(model_or_vocab, int) else model_or_vocab.dims.vocab
+    return np.random.default_rng(seed).integers(1, vocab, count).tolist()
