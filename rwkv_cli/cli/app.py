@@ -119,17 +119,13 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     """Run a command and say what became of it."""
     try:
+        _check_folder()
         # Not group.main(): it would turn a closed pipe into an exit of its own.
         group = program()
         with group.make_context("rwkv", list(arguments)) as context:
             group.invoke(context)
-    except RwkvError as error:
-        return fail(error.message, error.hint, error.exit_code, arguments)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
-        message, hint = _misuse(error)
-        return fail(message, hint, UsageError.exit_code, arguments)
     except (KeyboardInterrupt, click.Abort):
         return SIGINT_STATUS
     except Terminated:
@@ -137,15 +133,39 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         silence_stdout()
         return SIGPIPE_STATUS
-    except MemoryError:
-        return fail("there is not enough memory", None, LimitError.exit_code, arguments)
-    except OSError as error:
-        what = f"{error.filename}: {reason(error)}" if error.filename else reason(error)
-        return fail(what, None, StorageError.exit_code, arguments)
     except Exception as error:
-        what = f"this is a bug in rwkv: {type(error).__name__}: {error}"
-        return fail(what, "run it again with --debug and report what it prints", 1, arguments)
+        return fail(*_explained(error), arguments)
     return 0
+
+
+def _explained(error: Exception) -> tuple[str, str | None, int]:
+    """Say what went wrong, what to do, and the exit code."""
+    if isinstance(error, RwkvError):
+        return error.message, error.hint, error.exit_code
+    if isinstance(error, click.ClickException):
+        return (*_misuse(error), UsageError.exit_code)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory", None, LimitError.exit_code
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+        return what, None, StorageError.exit_code
+    if isinstance(error, ImportError):
+        what = f"a part of the installation cannot be loaded: {error}"
+        return what, "install rwkv-cli again", StorageError.exit_code
+    what = f"this is a bug in rwkv: {type(error).__name__}: {error}"
+    return what, "run it again with --debug and report what it prints", RwkvError.exit_code
+
+
+def _check_folder() -> None:
+    """Refuse to work in a folder that was deleted: no path means anything there.
+
+    Raises:
+        StorageError: It was.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 - nothing else is wanted of it
+    except OSError as error:
+        raise StorageError("the current folder is gone", hint="cd to another one") from error
 
 
 def _misuse(error: click.ClickException) -> tuple[str, str | None]:

@@ -14,7 +14,7 @@ from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.engine.modelfile import DEMO, open_model
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.places import chats_folder
-from rwkv_cli.render.streams import STDIN, is_terminal, read_stdin
+from rwkv_cli.render.streams import STDIN, is_terminal, read_stdin, stdout_sink
 from rwkv_cli.store import Chat, latest_chat, model_of, new_chat
 
 
@@ -42,6 +42,7 @@ def chat(**flags: Any) -> None:
     settings = collect(flags)
     if flags["resume"] and flags["system"] is not None:
         raise UsageError("-s begins a conversation; leave it out with --continue")
+    stdout_sink()  # a closed stdout is found before anything is read or loaded
     piped = not is_terminal(STDIN)
     first = " ".join(flags["words"])
     if piped:

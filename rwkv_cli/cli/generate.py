@@ -19,7 +19,7 @@ from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 from rwkv_cli.render.progress import Progress, hint
-from rwkv_cli.render.streams import STDOUT, FileSink, Sink, is_terminal, stdout_sink
+from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
 from rwkv_cli.text.stops import StopMatcher
 from rwkv_cli.text.templates import load_template
 
@@ -229,7 +229,10 @@ class _Job:
     def _show_words(self) -> None:
         """Let a person read the whole text where it is shown; nothing of this is the product."""
         if not self.flags["output"] and is_terminal(STDOUT) and not self.json:
-            hint(self.prompt.words or "")
+            words = self.prompt.words or ""
+            hint(words)
+            if isinstance(self.sink, TerminalSink):
+                self.sink.after(words)
 
     def _echo(self, data: bytes) -> None:
         if self.flags["echo"]:

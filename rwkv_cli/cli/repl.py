@@ -16,7 +16,7 @@ from rwkv_cli.engine.state import State
 from rwkv_cli.errors import RwkvError, StorageError, UsageError
 from rwkv_cli.generation import INTERRUPT, LENGTH, Randomness, saved_sampler
 from rwkv_cli.places import data_folder
-from rwkv_cli.render.progress import Progress, dim, speed
+from rwkv_cli.render.progress import Progress, counted, dim, speed
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink
 from rwkv_cli.session import Conversation, Manner, Reply, describe_turns
@@ -154,10 +154,11 @@ class Repl:
             self._show(reply)
             seconds = time.monotonic() - began
             self.commit()
-        count, position = reply.generation.count, conversation.state.position
+        count, state = reply.generation.count, conversation.state
         self.figures = (
-            f"{count} tokens · {speed(count, seconds)} · read {reply.read} in {read_s:.2f} s\n"
-            f"{position:,} tokens so far · state {conversation.state.nbytes / 1e6:.1f} MB"
+            f"{counted(count, 'token')} · {speed(count, seconds)} · "
+            f"read {reply.read} in {read_s:.2f} s\n"
+            f"{counted(state.position, 'token')} so far · state {state.nbytes / 1e6:.1f} MB"
         )
         if self.stats and not self._quiet:
             note(dim(self.figures))

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rwkv_cli.render.progress import dim, speed
+from rwkv_cli.render.progress import counted, dim, speed
 from rwkv_cli.render.streams import note
 from rwkv_cli.version import __version__
 
@@ -42,12 +42,14 @@ def report(run: Run, generation: Generation, *, verbose: bool) -> None:
     """Print the figures on stderr, and say so when the answer was cut for its length."""
     why = _WHY.get(generation.finish or "", "cut by -N, a higher one allows more")
     count = generation.count
-    parts = [f"{count} tokens", speed(count, run.decode_s), why] if count else ["no tokens", why]
+    parts = (
+        [counted(count, "token"), speed(count, run.decode_s), why] if count else ["no tokens", why]
+    )
     if verbose:
         parts = [
             f"mode {run.mode}",
             f"load {run.load_s:.2f} s",
-            f"read {run.prompt_tokens} tokens in {run.prefill_s:.2f} s",
+            f"read {counted(run.prompt_tokens, 'token')} in {run.prefill_s:.2f} s",
             f"position {generation.state.position}",
             f"seed {generation.randomness.seed}",
             *parts,

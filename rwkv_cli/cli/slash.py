@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -148,7 +149,8 @@ def _save(repl: Repl, argument: str) -> None:
         raise UsageError("/save takes a file name, such as /save trip.rwkvstate")
     name = os.path.expanduser(argument)  # noqa: PTH111 - pathlib raises where nobody has that name
     repl.conversation.snapshot().save(Path(name))
-    note(dim(f'saved; go on with: rwkv generate --state {safe(name)} --chat "your question"'))
+    shown = safe(shlex.quote(name))
+    note(dim(f'saved; go on with: rwkv generate --state {shown} --chat "your question"'))
 
 
 # Name to what it does, its argument, and the line in the help.

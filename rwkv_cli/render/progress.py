@@ -49,13 +49,20 @@ class Progress:
             self._visible = False
 
     def _line(self, done: int, seconds: float) -> str:
+        if not done:
+            return f"{self._label} …"
         rate = done / seconds if seconds else 0.0
         if self._total:
             share = f"{min(100, 100 * done // self._total):3d} %  "
             left = f", {_clock(max(0, self._total - done) / rate)} left" if rate else ""
         else:
             share, left = "", ""
-        return f"{self._label}  {share}{done:,} {self._unit}, {rate:,.0f}/s{left}"
+        return f"{self._label}  {share}{self._amount(done)}, {self._amount(rate)}/s{left}"
+
+    def _amount(self, count: float) -> str:
+        if self._unit != "bytes":
+            return f"{count:,.0f} {self._unit}"
+        return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
     @staticmethod
     def _write(text: str) -> None:
@@ -73,6 +80,11 @@ def _clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} m {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+def counted(count: int, what: str) -> str:
+    """Say how many: 1 token, 2 tokens."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def speed(tokens: int, seconds: float) -> str:

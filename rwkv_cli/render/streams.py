@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -14,6 +15,7 @@ from typing import Protocol
 from rwkv_cli.errors import StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.render.sanitize import Sanitizer
+from rwkv_cli.render.wrap import WordWrap
 from rwkv_cli.text.detokenize import StreamDecoder
 
 STDIN, STDOUT, STDERR = 0, 1, 2
@@ -56,8 +58,7 @@ class ByteSink:
             except BlockingIOError:  # shared with a program that made it non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as error:
-                why = (error.strerror or "failed").lower()
-                raise StorageError(f"cannot write the output: {why}") from error
+                raise StorageError(f"cannot write the output: {reason(error)}") from error
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -95,12 +96,19 @@ class FileSink(ByteSink):
 
 
 class TerminalSink:
-    """Shows text: complete characters only, controls made visible, a newline at the end."""
+    """Shows text: complete characters only, controls made visible, lines broken between words, a
+    newline at the end.
+    """
 
     def __init__(self, descriptor: int = STDOUT) -> None:
         self._bytes = ByteSink(descriptor)
         self._decoder, self._sanitizer = StreamDecoder(), Sanitizer()
+        self._wrap = WordWrap(lambda: _width(descriptor))
         self._ends_line = True
+
+    def after(self, text: str) -> None:
+        """Go on behind a text that is on the screen already."""
+        self._wrap.after(text)
 
     def write(self, data: bytes) -> None:
         """Show the characters that are complete."""
@@ -109,27 +117,40 @@ class TerminalSink:
     def close(self) -> None:
         """Show an incomplete character as U+FFFD, and end the line."""
         self._show(self._decoder.flush())
+        self._put(self._wrap.flush())
         if not self._ends_line:
-            self._show("\n")
+            self._put("\n")
 
     def _show(self, text: str) -> None:
+        self._put(self._wrap.feed(self._sanitizer.feed(text)))
+
+    def _put(self, text: str) -> None:
         if text:
-            self._bytes.write(self._sanitizer.feed(text).encode("utf-8", "replace"))
+            self._bytes.write(text.encode("utf-8", "replace"))
             self._ends_line = text.endswith("\n")
+
+
+def _width(descriptor: int) -> int:
+    """Give the columns of a terminal; one that does not know its own has eighty."""
+    try:
+        return os.get_terminal_size(descriptor).columns or 80
+    except OSError:
+        return 80
 
 
 def stdout_sink() -> Sink:
     """Choose the sink for stdout: a terminal gets text, everything else gets bytes.
 
     Raises:
-        StorageError: stdout is closed.
+        StorageError: stdout is closed, or takes nothing.
     """
     try:
         os.write(STDOUT, b"")
     except BlockingIOError:
         pass
     except OSError as error:
-        raise StorageError("cannot write the output: stdout is closed") from error
+        why = "stdout is closed" if error.errno == errno.EBADF else reason(error)
+        raise StorageError(f"cannot write the output: {why}") from error
     return TerminalSink() if os.isatty(STDOUT) else ByteSink(STDOUT)
 
 
@@ -180,9 +201,7 @@ def read_blocks(descriptor: int) -> Iterator[bytes]:
             select.select([descriptor], [], [])
             continue
         except OSError as error:
-            raise StorageError(
-                f"cannot read the input: {(error.strerror or '').lower()}"
-            ) from error
+            raise StorageError(f"cannot read the input: {reason(error)}") from error
         if not block:
             return
         yield block

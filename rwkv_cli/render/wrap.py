@@ -1,0 +1,84 @@
+"""Breaks lines between words at the edge of a terminal, while the text is still coming."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+
+
+class WordWrap:
+    """Gives text out word by word; nothing is ever drawn again.
+
+    A word is held until it is complete, and begins a new line when it does not fit. Scripts without
+    spaces break anywhere; a word longer than a line is left to the terminal.
+
+    Args:
+        width: Gives the columns of the terminal now; it may change at any time.
+    """
+
+    def __init__(self, width: Callable[[], int]) -> None:
+        self._width = width
+        self._column = 0
+        self._gap = ""  # white space before the word
+        self._word = ""
+
+    def after(self, text: str) -> None:
+        """Go on behind a text that is on the screen already."""
+        self._column = columns(text.rpartition("\n")[2]) % max(1, self._width())
+
+    def feed(self, text: str) -> str:
+        """Give what can be shown with these characters."""
+        return "".join(self._take(char) for char in text)
+
+    def flush(self) -> str:
+        """Give what is held."""
+        shown = self._release() + self._gap
+        self._column += columns(self._gap)
+        self._gap = ""
+        return shown
+
+    def _take(self, char: str) -> str:
+        if char == "\n":
+            shown = self.flush() + char
+            self._column = 0
+            return shown
+        if char in " \t":
+            shown = self._release()
+            self._gap += char
+            return shown
+        if unicodedata.east_asian_width(char) in "WF":
+            shown = self._release()
+            self._word = char
+            return shown + self._release()
+        self._word += char
+        return self._release() if columns(self._word) >= self._width() else ""
+
+    def _release(self) -> str:
+        """Give out the word that is held, on this line or the next."""
+        if not self._word:
+            return ""
+        word, gap, size = self._word, self._gap, columns(self._word)
+        self._word = self._gap = ""
+        needed = columns(gap) + size
+        if self._column and gap and self._column + needed > self._width():
+            self._column = size
+            return "\n" + word
+        self._column += needed
+        return gap + word
+
+
+def columns(text: str) -> int:
+    """Count the columns a text takes: wide characters two, combining ones none, a tab eight."""
+    return sum(_columns(char) for char in text) if not text.isascii() else _ascii_columns(text)
+
+
+def _ascii_columns(text: str) -> int:
+    return len(text) + 7 * text.count("\t")
+
+
+def _columns(char: str) -> int:
+    if char == "\t":
+        return 8
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
