@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.scripted import CUTTING, END, TABLE, scripted, text_of
+from oracle.scripted import CUTTING, END, TABLE, scripted, text_of, ways
 
 from rwkv_cli.engine.model import Model
 from rwkv_cli.generation import Event, Generation, Randomness, saved_sampler
@@ -19,9 +19,16 @@ PROMPT = (22, 6, 24, 25)  # ends with the first two bytes of a character
 GREEDY = Sampling(temperature=0, presence=0.1, frequency=0.1)
 STOPS = [b"\n\nUser:", b"\nUser:", b"\n\n", b"abcd", b"bc", b"c\n", b"\n", b"1", b"\xac", b"r:"]
 
-tokens_of_scripts = st.lists(st.sampled_from(CUTTING), max_size=14)
+# Tokens at random, and stop strings and their beginnings cut in every way.
+_CUTS = sorted(
+    {way for stop in STOPS for end in range(1, len(stop) + 1) for way in ways(stop[:end])}
+)
+tokens_of_scripts = st.lists(
+    st.one_of(st.sampled_from(CUTTING).map(lambda token: (token,)), st.sampled_from(_CUTS)),
+    max_size=6,
+).map(lambda pieces: [token for piece in pieces for token in piece])
 stops_of_any_kind = st.lists(st.sampled_from(STOPS), max_size=4, unique=True)
-law = settings(max_examples=400, deadline=None, derandomize=True, database=None)
+law = settings(max_examples=600, deadline=None, derandomize=True, database=None)
 
 
 def _generation(

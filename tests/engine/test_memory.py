@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def _peak(path: str = "", dtype: str = "") -> int:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """About 200 MB of bfloat16: one random layer, again and again."""
     shape = Shape(layers=2, heads=16, size=64, ffn=4096, vocab=256, rank=32)
     half = {
@@ -59,7 +60,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         half |= {name.replace(".1.", f".{layer}.", 1): half[name].clone() for name in names}
     path = tmp_path_factory.mktemp("large") / "large.safetensors"
     save_file(half, path)
-    return path
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,8 @@ def test_draw_leaves_the_logits_as_they_are() -> None:
     [
         Sampling(temperature=0),
         Sampling(temperature=0, top_p=0.5, order="openai"),
-        Sampling(temperature=1e-30, top_p=1.0),
+        Sampling(temperature=1e-50, top_p=1.0),
+        Sampling(temperature=1e-43, top_p=1.0),
         Sampling(temperature=1e-5, top_p=1.0),
         Sampling(temperature=1e-5, top_p=1.0, order="openai"),
         Sampling(temperature=10, top_p=1.0, top_k=1),

@@ -102,13 +102,11 @@ def test_damaged_files_with_a_valid_checksum_give_a_sound_state_or_a_sentence(
 _U32 = np.dtype("<u4")
 
 _HOSTILE = {
-    "tokens of two dimensions": ("tokens", "U32", [2, 2], np.arange(4, dtype=_U32).tobytes()),
     "tokens of no dimension": ("tokens", "U32", [], np.arange(1, dtype=_U32).tobytes()),
     "tokens as floats": ("tokens", "F32", [2], bytes(8)),
     "tokens outside the vocabulary": ("tokens", "U32", [1], b"\0\1\0\0"),
     "other tokens than the header counts": ("tokens", "U32", [0], b""),
     "penalties outside the vocabulary": ("penalty.ids", "U32", [1], b"\xff\xff\xff\xff"),
-    "penalties of two dimensions": ("penalty.ids", "U32", [1, 1], bytes(4)),
     "more penalties than counts": ("penalty.ids", "U32", [3], np.arange(3, dtype=_U32).tobytes()),
     "no counts": ("penalty.counts", "F32", [0], b""),
     "logits of another vocabulary": ("logits", "F32", [255], bytes(1020)),
@@ -126,6 +124,16 @@ def test_tensor_that_does_not_fit_is_refused(
     path.write_bytes(with_tensor(sound, *_HOSTILE[name]))
     with pytest.raises(RefusedError, match=str(path)):
         model.load_state(path)
+
+
+def test_lists_have_one_dimension(model: Model, sound: bytes, path: Path) -> None:
+    tokens = with_tensor(sound, "tokens", "U32", [2, 2], np.arange(4, dtype=_U32).tobytes())
+    ids = with_tensor(sound, "penalty.ids", "U32", [1, 1], bytes(4))
+    counts = with_tensor(ids, "penalty.counts", "F32", [1, 1], bytes(4))
+    for content in (with_note(tokens, "pos", "2"), counts):
+        path.write_bytes(content)
+        with pytest.raises(RefusedError, match="shape"):
+            model.load_state(path)
 
 
 def test_token_counted_twice_is_refused(model: Model, sound: bytes, path: Path) -> None:

@@ -78,6 +78,7 @@ def test_two_commits_of_one_number_end_in_two_conversations(model: Model, chat: 
     assert not second.commit(_state(model, 1, 3))
     assert second.folder != first.folder
     assert second.folder.parent == first.folder.parent
+    assert (first.number, second.number) == (2, 1)
     assert (_newest(model, first), _newest(model, second)) == ([1, 2], [1, 3])
     assert first.commit(_state(model, 1, 2, 4))
     assert second.commit(_state(model, 1, 3, 5))

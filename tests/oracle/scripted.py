@@ -80,6 +80,20 @@ def scripted(script: Sequence[int], prompt: Sequence[int]) -> Model:
     )  # fmt: skip
 
 
+def ways(text: bytes) -> list[tuple[int, ...]]:
+    """List all ways to write a text in the cutting tokens; the last may go on beyond it."""
+    if not text:
+        return [()]
+    found = []
+    for token in CUTTING:
+        data = TABLE[token]
+        if text.startswith(data):
+            found += [(token, *rest) for rest in ways(text[len(data) :])]
+        elif data.startswith(text):
+            found.append((token,))
+    return found
+
+
 def text_of(tokens: Sequence[int]) -> bytes:
     """Join the bytes of tokens."""
     return b"".join(TABLE[token] for token in tokens)
