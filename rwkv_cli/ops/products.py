@@ -22,10 +22,12 @@ def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if x.is_cuda:
         return _half_product(x, weight.t())
     out = x.new_empty(*x.shape[:-1], weight.shape[0])
-    rows = max(1, _BLOCK // weight.shape[1])
+    rows = min(weight.shape[0], max(1, _BLOCK // weight.shape[1]))
+    wide = x.new_empty(rows, weight.shape[1])  # one for all blocks: fresh memory costs page faults
     for start in range(0, weight.shape[0], rows):
-        block = weight[start : start + rows].float()
-        out[..., start : start + rows] = F.linear(x, block)
+        block = weight[start : start + rows]
+        widened = wide[: len(block)].copy_(block)
+        out[..., start : start + rows] = F.linear(x, widened)
     return out
 
 
