@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # for demo/; at the end, so that the package is the installed one
 
 SHARED_DATA = Path(os.environ.get("RWKV_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
