@@ -1,11 +1,13 @@
 # bash completion for rwkv
 _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
+  local IFS=$'\n'
   case "$previous" in
     --file|--model|--output|--save-state|--state|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "chat generate info models completion --help --version" -- "$current"))
+    words="chat generate info models completion --help --version"
+    COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
   case "${COMP_WORDS[1]}" in
@@ -13,11 +15,12 @@ _rwkv() {
     generate) words="--file --chat --raw --system --think --max-tokens --stop --state --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --tokenizer --template --strategy --device --dtype --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     models) words="--paths --quiet --verbose --debug --help" ;;
-    completion) words="--quiet --verbose --debug --help" ;;
+    completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;
   esac
+  local choices="${words%%--*}"
   case "$current" in
-    -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
-    *) COMPREPLY=($(compgen -f -- "$current")) ;;
+    -*) COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current")) ;;
+    *) COMPREPLY=($(IFS=' '; compgen -W "$choices" -- "$current"; compgen -f -- "$current")) ;;
   esac
 }
 complete -o filenames -F _rwkv rwkv

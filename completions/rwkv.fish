@@ -6,27 +6,27 @@ complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or sta
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l continue -d 'Go on with the last conversation'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l system -d 'System text'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l think -d 'off, fast, short, on or long, if the model can'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l max-tokens -d 'Longest answer (4096)'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l system -d 'System text' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l think -d 'Off, fast, short, on or long, if the model can' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l max-tokens -d 'Longest answer, in tokens (4096)' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l no-save -d 'Leave nothing on the disk'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l temperature -d '0: always the likeliest token'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-p -d 'Keep the likeliest up to this sum'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-k -d 'Keep the N likeliest; 0: all'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l min-p -d 'Keep those this likely, relatively'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l presence -d 'Penalty of every used token'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l frequency -d 'Penalty of each use'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l penalty-decay -d 'Fading of penalties a token'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv or openai: temperature last or first'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l temperature -d '0: always the likeliest token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-p -d 'Keep the likeliest up to this sum' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-k -d 'Keep the N likeliest; 0: all' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l min-p -d 'Keep those this likely, relatively' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l presence -d 'Penalty of every used token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l frequency -d 'Penalty of each use' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l penalty-decay -d 'Fading of penalties a token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16 or fp16; else as in the file'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l threads -d 'Threads on a CPU'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16 or fp16; else as in the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l debug -d 'Show the traceback of an error'
@@ -34,33 +34,33 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l help -d 'Show this pag
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l file -d 'Read a file; ’-’ is stdin' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l chat -d 'Answer as a chat turn'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l raw -d 'Continue exactly the given text'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l system -d 'System text; implies --chat'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l think -d 'off, fast, short, on or long, if the model can'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l max-tokens -d 'Longest answer: 512, chat 4096'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l stop -d 'End before this text'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l system -d 'System text; implies --chat' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l think -d 'Off, fast, short, on or long; for chat turns' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l max-tokens -d 'Longest answer, in tokens (512; chat 4096)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l stop -d 'End before this text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l state -d 'Go on from a saved state' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l save-state -d 'Save the state at the end' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l prompt-tokens -d 'Read token ids such as 1,2,3 instead of text'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l prompt-tokens -d 'Read token ids such as 1,2,3 instead of text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l output -d 'Write there instead of stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l echo -d 'Write the prompt before the answer'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l json -d 'One JSON object with text and figures'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l temperature -d '0: always the likeliest token'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-p -d 'Keep the likeliest up to this sum'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-k -d 'Keep the N likeliest; 0: all'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l min-p -d 'Keep those this likely, relatively'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l presence -d 'Penalty of every used token'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l frequency -d 'Penalty of each use'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l penalty-decay -d 'Fading of penalties a token'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d 'rwkv or openai: temperature last or first'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l temperature -d '0: always the likeliest token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-p -d 'Keep the likeliest up to this sum' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-k -d 'Keep the N likeliest; 0: all' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l min-p -d 'Keep those this likely, relatively' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l presence -d 'Penalty of every used token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l frequency -d 'Penalty of each use' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l penalty-decay -d 'Fading of penalties a token' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16 or fp16; else as in the file'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l threads -d 'Threads on a CPU'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16 or fp16; else as in the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l debug -d 'Show the traceback of an error'
@@ -76,6 +76,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish powershell'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -l debug -d 'Show the traceback of an error'

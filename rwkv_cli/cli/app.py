@@ -178,7 +178,7 @@ def _misuse(error: click.ClickException) -> tuple[str, str | None]:
         elif context and context.parent is None:
             hint = "options come after the command, as in: rwkv generate -m demo hi"
         return f"no such option: {error.option_name}", hint
-    message = error.format_message().rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".")
     return message[:1].lower() + message[1:], hint
 
 

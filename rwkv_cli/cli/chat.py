@@ -23,7 +23,9 @@ from rwkv_cli.store import Chat, latest_chat, model_of, new_chat
 @click.option("-c", "--continue", "resume", is_flag=True, help="Go on with the last conversation.")
 @click.option("-s", "--system", metavar="TEXT", help="System text.")
 @click.option("--think", metavar="MODE", help="Off, fast, short, on or long, if the model can.")
-@click.option("-N", "--max-tokens", type=NUMBER, metavar="N", help="Longest answer; 4096.")
+@click.option(
+    "-N", "--max-tokens", type=NUMBER, metavar="N", help="Longest answer, in tokens (4096)."
+)
 @click.option("--no-save", is_flag=True, help="Leave nothing on the disk.")
 @sampling_options
 @model_options
@@ -31,8 +33,9 @@ from rwkv_cli.store import Chat, latest_chat, model_of, new_chat
 def chat(**flags: Any) -> None:
     """Talk with a model; every turn is kept as it ends.
 
-    A message on the command line, or piped into stdin, is sent first. In the chat, /help lists the
-    commands, Ctrl-C stops an answer and keeps what there is of it, Ctrl-D leaves.
+    A message on the command line is sent first; one piped into stdin is answered, and that is
+    all. In the chat, /help lists the commands, Ctrl-C stops an answer and keeps what there is of
+    it, Ctrl-D leaves.
 
     \b
     rwkv chat

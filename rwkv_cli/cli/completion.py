@@ -12,7 +12,8 @@ from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {"--file", "--state", "--save-state", "--output", "--model", "--tokenizer"}
 
-Flags = dict[str, list[tuple[str, str]]]  # command to its flags, each with a line of help
+# Command to its flags, each with a line of help and what follows it: "file", "value" or nothing.
+Flags = dict[str, list[tuple[str, str, str]]]
 
 
 @click.command(cls=Command)
@@ -22,10 +23,10 @@ def completion(shell: str, quiet: bool, verbose: bool, debug: bool) -> None:
     """Print a completion script for your shell.
 
     \b
-    bash:        rwkv completion bash > ~/.local/share/bash-completion/completions/rwkv
-    zsh:         rwkv completion zsh > a folder of your $fpath, as _rwkv
-    fish:        rwkv completion fish > ~/.config/fish/completions/rwkv.fish
-    powershell:  rwkv completion powershell >> $PROFILE
+    rwkv completion bash >> ~/.bash_completion
+    rwkv completion zsh > ~/.zfunc/_rwkv    (or any other folder of your $fpath)
+    rwkv completion fish > ~/.config/fish/completions/rwkv.fish
+    rwkv completion powershell >> $PROFILE
     """
     stdout_sink().write(script(shell).encode())
 
@@ -44,7 +45,7 @@ def _flags() -> Flags:
         command = group.get_command(context, name)
         assert command is not None
         rows = [
-            (flag, (option.help or "").rstrip("."))
+            (flag, (option.help or "").rstrip("."), _argument(flag, option))
             for option in command.params
             if isinstance(option, click.Option)
             for flag in option.opts
@@ -54,27 +55,45 @@ def _flags() -> Flags:
     return table
 
 
+def _argument(flag: str, option: click.Option) -> str:
+    """Say what follows a flag."""
+    if option.is_flag:
+        return ""
+    return "file" if flag in _FILE_FLAGS else "value"
+
+
+def _choices(command: str) -> list[str]:
+    """List what the argument of a command can be, where that is settled."""
+    group = program()
+    found = group.get_command(click.Context(group), command)
+    kinds = [param.type for param in found.params] if found else []
+    return [str(word) for kind in kinds if isinstance(kind, click.Choice) for word in kind.choices]
+
+
 def _bash(table: Flags) -> str:
     cases = "\n".join(
-        f'    {name}) words="{" ".join(flag for flag, _ in rows)}" ;;'
+        f'    {name}) words="{" ".join([*_choices(name), *(row[0] for row in rows)])}" ;;'
         for name, rows in table.items()
     )
     return f"""# bash completion for rwkv
 _rwkv() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
+  local IFS=$'\\n'
   case "$previous" in
     {"|".join(sorted(_FILE_FLAGS))}|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "{" ".join(table)} --help --version" -- "$current"))
+    words="{" ".join(table)} --help --version"
+    COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
   case "${{COMP_WORDS[1]}}" in
 {cases}
   esac
+  local choices="${{words%%--*}}"
   case "$current" in
-    -*) COMPREPLY=($(compgen -W "$words" -- "$current")) ;;
-    *) COMPREPLY=($(compgen -f -- "$current")) ;;
+    -*) COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current")) ;;
+    *) COMPREPLY=($(IFS=' '; compgen -W "$choices" -- "$current"; compgen -f -- "$current")) ;;
   esac
 }}
 complete -o filenames -F _rwkv rwkv
@@ -85,8 +104,10 @@ def _zsh(table: Flags) -> str:
     commands = "\n".join(f"    {_quoted(f'{n}:{line}')}" for n, (_, line) in COMMANDS.items())
     cases = []
     for name, rows in table.items():
-        specs = " ".join(_quoted(_zsh_flag(flag, text)) for flag, text in rows)
-        cases.append(f"    {name}) _arguments {specs} '*:file:_files' ;;")
+        specs = " ".join(_quoted(_zsh_flag(*row)) for row in rows)
+        choices = " ".join(_choices(name))
+        last = f"'1:choice:({choices})'" if choices else "'*:file:_files'"
+        cases.append(f"    {name}) _arguments {specs} {last} ;;")
     return f"""#compdef rwkv
 _rwkv() {{
   local -a commands=(
@@ -103,13 +124,14 @@ _rwkv() {{
 {chr(10).join(cases)}
   esac
 }}
-compdef _rwkv rwkv
+# Loaded from a folder of $fpath, this file is the function's own body at its first call.
+if [ "$funcstack[1]" = _rwkv ]; then _rwkv "$@"; else compdef _rwkv rwkv; fi
 """
 
 
-def _zsh_flag(flag: str, text: str) -> str:
+def _zsh_flag(flag: str, text: str, argument: str) -> str:
     text = text.replace("[", "(").replace("]", ")").replace(":", " -")
-    return f"{flag}[{text}]" + (":file:_files" if flag in _FILE_FLAGS else "")
+    return f"{flag}[{text}]" + {"": "", "value": ":value:", "file": ":file:_files"}[argument]
 
 
 def _fish(table: Flags) -> str:
@@ -117,17 +139,20 @@ def _fish(table: Flags) -> str:
     for name, (_, line) in COMMANDS.items():
         lines.append(f"complete -c rwkv -n __fish_use_subcommand -a {name} -d {_quoted(line)}")
     for name, rows in table.items():
-        for flag, text in rows:
-            takes_file = " -r -F" if flag in _FILE_FLAGS else ""
+        if words := " ".join(_choices(name)):
+            condition = f"'__fish_seen_subcommand_from {name}'"
+            lines.append(f"complete -c rwkv -n {condition} -f -a '{words}'")
+        for flag, text, argument in rows:
+            follows = {"": "", "value": " -x", "file": " -r -F"}[argument]
             condition = f"'__fish_seen_subcommand_from {name}'"
             lines.append(
-                f"complete -c rwkv -n {condition} -l {flag[2:]} -d {_quoted(text)}{takes_file}"
+                f"complete -c rwkv -n {condition} -l {flag[2:]} -d {_quoted(text)}{follows}"
             )
     return "\n".join(lines) + "\n"
 
 
 def _powershell(table: Flags) -> str:
-    lists = {name: ", ".join(f"'{flag}'" for flag, _ in flags) for name, flags in table.items()}
+    lists = {name: ", ".join(f"'{row[0]}'" for row in flags) for name, flags in table.items()}
     rows = "\n".join(f"    '{name}' = @({flags})" for name, flags in lists.items())
     return f"""# PowerShell completion for rwkv
 Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {{

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rwkv_cli.cli.app import Interrupted, Terminated
+from rwkv_cli.cli.checks import check_flags, token_ids
 from rwkv_cli.cli.loading import checked_bans, choose_model, interruptible, load
 from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
 from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
-from rwkv_cli.errors import NotFoundError, StorageError, UsageError
+from rwkv_cli.errors import UsageError
 from rwkv_cli.render.progress import Progress, hint
 from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
-from rwkv_cli.text.stops import StopMatcher
 from rwkv_cli.text.templates import load_template
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ _SEPARATOR = 8  # tokens at the end of a state that can hold what stands between
     "--max-tokens",
     type=NUMBER,
     metavar="N",
-    help="Longest answer; 512, or 4096 as a chat turn.",
+    help="Longest answer, in tokens (512; chat 4096).",
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
 @click.option("--state", metavar="FILE", help="Go on from a saved state.")
@@ -75,7 +74,7 @@ def generate(**flags: Any) -> None:
     rwkv generate --state book.rwkvstate --chat "Who is the hero?"
     """
     settings = collect(flags)
-    _check_flags(flags)
+    check_flags(flags)
     prompt = _checked_prompt(flags)
     mode = flags["mode"] or _natural_mode(prompt, flags["system"])
     if mode == "raw" and flags["think"] is not None:
@@ -86,33 +85,6 @@ def generate(**flags: Any) -> None:
         _Job(flags, settings, prompt, mode, sink).run()
     finally:
         sink.close()
-
-
-def _check_flags(flags: dict[str, Any]) -> None:
-    """Find what cannot work, before minutes are spent on reading and generating.
-
-    Raises:
-        UsageError: Flags contradict each other, or one makes no sense.
-        NotFoundError: A file, or the folder of one to be written, does not exist.
-        StorageError: A file cannot be written.
-    """
-    if flags["mode"] == "raw" and flags["system"] is not None:
-        raise UsageError("--raw has no place for a system text; leave out --raw or -s")
-    if flags["prompt_tokens"] is not None:
-        if flags["words"] or flags["files"]:
-            raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
-        _token_ids(flags["prompt_tokens"])
-    StopMatcher([text.encode("utf-8", "surrogateescape") for text in flags["stop"]])
-    if flags["state"] and not Path(flags["state"]).exists():
-        raise NotFoundError(f"no such file: {flags['state']}")
-    for name in (flags["save_state"], flags["output"]):
-        folder = Path(name or ".").parent
-        if not folder.is_dir():
-            raise NotFoundError(f"no such folder: {folder}")
-        if name and Path(name).is_dir():
-            raise StorageError(f"cannot write {name}: it is a folder")
-    if flags["save_state"] and not os.access(Path(flags["save_state"]).parent, os.W_OK):
-        raise StorageError(f"cannot write {flags['save_state']}: permission denied")
 
 
 def _checked_prompt(flags: dict[str, Any]) -> Prompt:
@@ -202,7 +174,7 @@ class _Job:
     def _tokens(self, model: Model, state: State) -> Iterator[list[int]]:
         """Give what is to be read, as tokens."""
         if self.flags["prompt_tokens"] is not None:
-            ids = _token_ids(self.flags["prompt_tokens"])
+            ids = token_ids(self.flags["prompt_tokens"])
             self._echo(b"".join(map(model.tokenizer.token_bytes, ids)))
             yield ids
             return
@@ -276,17 +248,3 @@ class _Job:
             self.text += data
         else:
             self.sink.write(data)
-
-
-def _token_ids(text: str) -> list[int]:
-    """Read a list of token ids.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return [int(part) for part in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise UsageError(
-            f"--prompt-tokens is {text!r}; it must be numbers such as 1,2,3"
-        ) from error

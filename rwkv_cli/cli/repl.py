@@ -52,10 +52,12 @@ class Repl:
         self._conversation: Conversation | None = None
         self._failure: RwkvError | None = None
         self.figures = ""
-        self.leaving = self.stats = self._answered = False
+        self.leaving = self._interactive = False
+        self.stats: bool = flags["verbose"]
 
     def run(self, first: str, *, interactive: bool) -> None:
         """Send the first message, if there is one, then read more until the user leaves."""
+        self._interactive = interactive
         if first and self.answer(first) == INTERRUPT and not interactive:
             raise Interrupted
         if interactive:
@@ -67,7 +69,7 @@ class Repl:
         from rwkv_cli.render.prompting import Keyboard
 
         history = None if self._flags["no_save"] else data_folder() / "history"
-        keyboard = Keyboard(sorted(COMMANDS), history, quiet=self._quiet)
+        keyboard = Keyboard({n: row[2] for n, row in COMMANDS.items()}, history, quiet=self._quiet)
         if greet and not self._quiet:
             name = safe(self._loading.name)
             note(dim(f"{name} · /help lists the commands · Ctrl-C stops an answer · Ctrl-D leaves"))
@@ -170,13 +172,12 @@ class Repl:
         """Write an answer as it comes."""
         sink = stdout_sink()
         try:
-            if self._answered and not is_terminal(STDOUT):
-                sink.write(b"\n")  # a terminal's sink ends its lines itself
             for data in reply:
                 sink.write(data)
+            if self._interactive and not is_terminal(STDOUT):
+                sink.write(b"\n")  # more answers follow; a terminal's sink ends its lines itself
         finally:
             sink.close()
-        self._answered = True
         if self._quiet:
             return
         if reply.generation.finish == INTERRUPT:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,18 +33,20 @@ class Keyboard:
     stderr when stdout goes somewhere else.
 
     Args:
-        commands: Names completed after a slash.
+        commands: Names completed after a slash, each with what it does.
         history: File of earlier messages, readable by the owner alone; None keeps none.
         quiet: Give no hints.
     """
 
-    def __init__(self, commands: Sequence[str], history: Path | None, *, quiet: bool) -> None:
+    def __init__(self, commands: Mapping[str, str], history: Path | None, *, quiet: bool) -> None:
         self._quiet = quiet
-        words = [f"/{name}" for name in commands]
+        words = {f"/{name}": text for name, text in commands.items()}
         output = None if os.isatty(1) else create_output(stdout=sys.stderr)
         self._session: PromptSession[str] = PromptSession(
             history=_private_history(history),
-            completer=WordCompleter(words, sentence=True),
+            completer=WordCompleter(list(words), meta_dict=words, sentence=True),
+            reserve_space_for_menu=5,
+            enable_suspend=True,
             complete_while_typing=Condition(self._is_command),
             key_bindings=_bindings(),
             multiline=True,

@@ -1,0 +1,65 @@
+"""What is wrong with the flags of `generate`, found before minutes are spent on reading and
+generating; knows no model.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rwkv_cli.errors import NotFoundError, StorageError, UsageError
+from rwkv_cli.text.stops import StopMatcher
+
+
+def check_flags(flags: dict[str, Any]) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        UsageError: Flags contradict each other, or one makes no sense.
+        NotFoundError: A file, or the folder of one to be written, does not exist.
+        StorageError: A file cannot be written.
+    """
+    if flags["mode"] == "raw" and flags["system"] is not None:
+        raise UsageError("--raw has no place for a system text; leave out --raw or -s")
+    if flags["prompt_tokens"] is not None:
+        if flags["words"] or flags["files"]:
+            raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
+        token_ids(flags["prompt_tokens"])
+    StopMatcher([text.encode("utf-8", "surrogateescape") for text in flags["stop"]])
+    if flags["state"] and not Path(flags["state"]).exists():
+        raise NotFoundError(f"no such file: {flags['state']}")
+    for name in filter(None, (flags["save_state"], flags["output"])):
+        _check_target(Path(name))
+    if flags["save_state"] and not os.access(Path(flags["save_state"]).parent, os.W_OK):
+        raise StorageError(f"cannot write {flags['save_state']}: permission denied")
+    for name in flags["files"] if flags["output"] else ():
+        if _same(Path(name), Path(flags["output"])):
+            raise UsageError(f"{name} would be written while it is read")
+
+
+def token_ids(text: str) -> list[int]:
+    """Read a list of token ids.
+
+    Raises:
+        UsageError: It is none.
+    """
+    try:
+        return [int(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise UsageError(
+            f"--prompt-tokens is {text!r}; it must be numbers such as 1,2,3"
+        ) from error
+
+
+def _check_target(path: Path) -> None:
+    """Check that a file can be made at a path."""
+    if not path.parent.is_dir():
+        raise NotFoundError(f"no such folder: {path.parent}")
+    if path.is_dir():
+        raise StorageError(f"cannot write {path}: it is a folder")
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one regular file."""
+    return one.is_file() and other.is_file() and one.samefile(other)
