@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import NotFoundError
+from rwkv_cli.places import expanded
 
 SUFFIXES = (".pth", ".safetensors", ".bin", ".st")
 
@@ -33,7 +34,7 @@ def resolve(name: str, folder: Path) -> Path:
     """
     if name == "demo":
         return DEMO
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
         if not path.exists():
             raise NotFoundError(f"no such file: {path}")

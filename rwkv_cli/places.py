@@ -7,11 +7,32 @@ from pathlib import Path
 
 import platformdirs
 
+from rwkv_cli.errors import NotFoundError, StorageError
+
+_NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
+
+
+def expanded(name: str) -> Path:
+    """Read a path as a shell would, `~` being the home folder.
+
+    Raises:
+        NotFoundError: It names the home of someone who has none.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise NotFoundError(f"no such home folder: {name}") from error
+
 
 def models_folder() -> Path:
     """Where installed models lie: `RWKV_MODELS_DIR`, or `models` in the platform's data folder."""
     named = os.environ.get("RWKV_MODELS_DIR")
-    return Path(named).expanduser() if named else data_folder() / "models"
+    if named:
+        return expanded(named)
+    try:
+        return data_folder() / "models"
+    except StorageError:
+        return _NOWHERE  # who has no home has no models there either
 
 
 def chats_folder() -> Path:
@@ -20,9 +41,16 @@ def chats_folder() -> Path:
 
 
 def data_folder() -> Path:
-    """Where this program keeps its data: `RWKV_DATA_DIR`, or the platform's folder for it."""
+    """Where this program keeps its data: `RWKV_DATA_DIR`, or the platform's folder for it.
+
+    Raises:
+        StorageError: There is no home folder.
+    """
     named = os.environ.get("RWKV_DATA_DIR")
-    return Path(named).expanduser() if named else Path(platformdirs.user_data_dir("rwkv", False))
+    folder = expanded(named) if named else Path(platformdirs.user_data_dir("rwkv", False))
+    if not folder.is_absolute() and not named:
+        raise StorageError("there is no home folder to keep data in", hint="set RWKV_DATA_DIR")
+    return folder
 
 
 def config_file() -> Path:
@@ -30,8 +58,7 @@ def config_file() -> Path:
     folder.
     """
     named = os.environ.get("RWKV_CONFIG")
-    return Path(named).expanduser() if named else _platform_config()
-
-
-def _platform_config() -> Path:
-    return Path(platformdirs.user_config_dir("rwkv", False)) / "config.toml"
+    if named:
+        return expanded(named)
+    folder = Path(platformdirs.user_config_dir("rwkv", False))
+    return folder / "config.toml" if folder.is_absolute() else _NOWHERE

@@ -70,7 +70,7 @@ class Sampling:
             value = getattr(self, name)
             if not (isfinite(value) and low <= value <= high):
                 flag = name.replace("_", "-")
-                raise UsageError(f"{flag} is {value}; it must lie between {low:g} and {high:g}")
+                raise UsageError(f"{flag} is {value}; it must lie between {low:,} and {high:,}")
         if not isinstance(self.top_k, int):
             raise UsageError(f"top-k is {self.top_k}; it must be a whole number")
         if self.order not in ("rwkv", "openai"):

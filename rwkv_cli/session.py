@@ -143,7 +143,7 @@ class Conversation:
             UsageError: There are not so many.
         """
         if not 1 <= count <= len(self.turns):
-            raise UsageError(f"there are {len(self.turns)} turns to take back, not {count}")
+            raise UsageError(f"{count} turns cannot be taken back: there are {len(self.turns)}")
         taken = self.turns[-count:]
         start = taken[0].start
         state = self._before.pop(start, None)
