@@ -175,7 +175,8 @@ def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
     weights = np.exp(scores)
     keep = _kept(weights, sampling)
     if sampling.order == "rwkv" and sampling.temperature != 1:
-        weights = np.exp(scores / np.float32(sampling.temperature))
+        scores /= np.float32(sampling.temperature)
+        np.exp(scores, out=weights)  # in place: fresh memory would cost more than the arithmetic
     weights *= keep
     totals = _row_sums(weights)
     index = _reach(weights, totals, u * float(totals.sum()))
