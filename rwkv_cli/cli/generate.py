@@ -12,7 +12,7 @@ import click
 
 from rwkv_cli.cli.app import Interrupted, Terminated
 from rwkv_cli.cli.checks import check_flags, token_ids
-from rwkv_cli.cli.loading import checked_bans, choose_model, interruptible, load
+from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load
 from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
 from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
@@ -214,16 +214,10 @@ class _Job:
         """Settle how tokens are drawn; a saved state brings its own settings, which flags
         overrule.
         """
-        from rwkv_cli.generation import Generation, Randomness, saved_sampler
+        from rwkv_cli.generation import Generation
 
         settings, template = self.settings, load_template(self.settings.template or model.template)
-        saved = saved_sampler(state.attachments)
-        banned = checked_bans(self.flags["ban"], model)
-        sampling = settings.sampling(template.name, saved[0] if saved else None, banned)
-        if saved and settings.seed is None:
-            randomness = saved[1]
-        else:
-            randomness = Randomness(settings.seed_or_random())
+        sampling, randomness = drawing(settings, self.flags["ban"], model, state, template.name)
         stops = [text.encode("utf-8", "surrogateescape") for text in self.flags["stop"]]
         if self.mode == "chat":
             stops += template.stops

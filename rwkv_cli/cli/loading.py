@@ -24,7 +24,9 @@ from rwkv_cli.render.streams import note
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
-    from rwkv_cli.generation import Generation
+    from rwkv_cli.engine.state import State
+    from rwkv_cli.generation import Generation, Randomness
+    from rwkv_cli.sampling import Sampling
 
 DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
 
@@ -52,6 +54,25 @@ def checked_bans(ids: Sequence[int], model: Model) -> tuple[int, ...]:
         if token >= model.dims.vocab:
             raise UsageError(f"--ban {token} is outside the vocabulary of {model.dims.vocab}")
     return tuple(ids)
+
+
+def drawing(
+    settings: Settings, bans: Sequence[int], model: Model, state: State | None, template: str
+) -> tuple[Sampling, Randomness]:
+    """Settle how tokens are drawn: what a saved state was generated with, unless a setting
+    overrules it.
+
+    Raises:
+        UsageError: A setting is out of range, or a banned token does not exist.
+    """
+    from rwkv_cli.generation import Randomness, saved_sampler
+
+    saved = saved_sampler(state.attachments) if state else None
+    banned = checked_bans(bans, model)
+    sampling = settings.sampling(template, saved[0] if saved else None, banned)
+    if saved and settings.seed is None:
+        return sampling, saved[1]
+    return sampling, Randomness(settings.seed_or_random())
 
 
 def load(path: Path, settings: Settings, *, quiet: bool) -> Model:

@@ -8,13 +8,13 @@ import time
 from typing import Any
 
 from rwkv_cli.cli.app import Interrupted, Terminated
-from rwkv_cli.cli.loading import Loading, checked_bans, interruptible
+from rwkv_cli.cli.loading import Loading, drawing, interruptible
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.cli.slash import COMMANDS, obey
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import RwkvError, StorageError, UsageError
-from rwkv_cli.generation import INTERRUPT, LENGTH, Randomness, saved_sampler
+from rwkv_cli.generation import INTERRUPT, LENGTH
 from rwkv_cli.places import data_folder
 from rwkv_cli.render.progress import Progress, counted, dim, speed
 from rwkv_cli.render.sanitize import safe
@@ -117,13 +117,7 @@ class Repl:
             state = self._saved.newest(model.load_state, lambda text: note(f"rwkv: {safe(text)}"))
         template = load_template(settings.template or _template_of(state) or model.template)
         template.turn("", settings.think)
-        saved = saved_sampler(state.attachments) if state else None
-        banned = checked_bans(self._flags["ban"], model)
-        sampling = settings.sampling(template.name, saved[0] if saved else None, banned)
-        if saved and settings.seed is None:
-            randomness = saved[1]
-        else:
-            randomness = Randomness(settings.seed_or_random())
+        sampling, randomness = drawing(settings, self._flags["ban"], model, state, template.name)
         manner = Manner(sampling, randomness, settings.max_tokens or 4096, settings.think)
         conversation = Conversation(model, template, manner, system=settings.system or "")
         if state is not None:
