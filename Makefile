@@ -1,16 +1,33 @@
 # `make check` is what the project's checks run; everything else is for working on it.
 PYTHON ?= python
 
-.PHONY: setup install test lint format check generated demo bench
+.PHONY: setup install test lint format check generated demo bench native native-test native-arm
 
 setup:            ## install the package with everything needed to work on it
-	$(PYTHON) -m pip install -c constraints.txt '.[test,lint,demo]'
+	$(PYTHON) -m pip install -c constraints.txt '.[test,lint,demo,native]'
 
 install:          ## put the checkout's package into the environment again, quickly
 	$(PYTHON) -m pip install -q --no-deps .
 
 test: install     ## run the tests against the installed package; k=WORD selects
 	pytest $(if $(k),-k '$(k)')
+
+native:           ## compile the checkout's library into the cache, where working in place finds it
+	$(PYTHON) -m rwkv_cli doctor --build
+
+# A folder for each kind: make native-test sanitize=address,undefined, or =thread, or without.
+comma := ,
+native-build = build/native$(if $(sanitize),-$(subst $(comma),-,$(sanitize)))
+
+native-test:      ## the C++ tests; sanitize=address,undefined or sanitize=thread
+	cmake -S native -B $(native-build) -G Ninja -DRWKV_TESTS=ON -DRWKV_SANITIZE=$(sanitize)
+	cmake --build $(native-build)
+	ctest --test-dir $(native-build) --output-on-failure
+
+native-arm:       ## whether the ARM kernels compile (needs: pip install ziglang)
+	CXX='$(PYTHON) -m ziglang c++ -target aarch64-linux-gnu' cmake -S native -B build/native-arm \
+	  -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DRWKV_TESTS=ON
+	cmake --build build/native-arm
 
 lint:             ## style, types, layers
 	ruff check .

@@ -3,18 +3,22 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --file|--model|--output|--save-state|--state|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--file|--model|--output|--plot|--save-state|--state|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    words="chat generate info models completion --help --version"
+    words="chat generate info bench models convert cache doctor completion --help --version"
     COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
   case "${COMP_WORDS[1]}" in
-    chat) words="--continue --system --think --max-tokens --no-save --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --tokenizer --template --strategy --device --dtype --threads --quiet --verbose --debug --help" ;;
-    generate) words="--file --chat --raw --system --think --max-tokens --stop --state --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --tokenizer --template --strategy --device --dtype --threads --quiet --verbose --debug --help" ;;
+    chat) words="--continue --system --think --max-tokens --no-save --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --tokenizer --template --strategy --device --dtype --engine --threads --quiet --verbose --debug --help" ;;
+    generate) words="--file --chat --raw --system --think --max-tokens --stop --state --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --tokenizer --template --strategy --device --dtype --engine --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
+    bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --threads --quiet --verbose --debug --help" ;;
     models) words="--paths --quiet --verbose --debug --help" ;;
+    convert) words="--dtype --output --force --threads --quiet --verbose --debug --help" ;;
+    cache) words="rm --all --paths --quiet --verbose --debug --help" ;;
+    doctor) words="--build --torch --json --quiet --verbose --debug --help" ;;
     completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;
   esac
   local choices="${words%%--*}"

@@ -3,7 +3,11 @@ complete -c rwkv -n __fish_use_subcommand -f
 complete -c rwkv -n __fish_use_subcommand -a chat -d 'Talk with a model; the conversation is kept.'
 complete -c rwkv -n __fish_use_subcommand -a generate -d 'Continue a text, or answer a question about one.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
+complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
+complete -c rwkv -n __fish_use_subcommand -a convert -d 'Pack a model as int8 or int4.'
+complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that are kept, or delete them.'
+complete -c rwkv -n __fish_use_subcommand -a doctor -d 'Tell what this installation runs with; build the library.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l continue -d 'Go on with the last conversation'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l system -d 'System text' -x
@@ -25,7 +29,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead 
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16 or fp16; else as in the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best there is' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l verbose -d 'More on stderr'
@@ -59,7 +64,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Inst
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16 or fp16; else as in the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best there is' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l verbose -d 'More on stderr'
@@ -71,11 +77,57 @@ complete -c rwkv -n '__fish_seen_subcommand_from info' -l quiet -d 'Nothing on s
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l prefill -d 'Tokens to read at once (512)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l decode -d 'Tokens to generate (128)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l depth -d 'Tokens read before (0,4096)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l batch -d 'Sequences to generate side by side (1)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l repeat -d 'Times each test is run (5)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quick -d 'The same as -p 128 -n 32 -d 0,512 -r 2'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l file -d 'Read this text instead of a built-in one' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l state -d 'One more depth: that of a saved state' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l format -d 'Table, md, json or csv' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l json -d 'The same as --format json'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l output -d 'Write there instead of stdout' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against an earlier record, made with --json' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l dtype -d 'Precisions of the weights' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l engine -d 'native, torch or both' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l threads -d 'Threads on a CPU' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l paths -d 'Print the files’ paths instead of the table'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else NAME-DTYPE among the models' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l force -d 'Replace a file that is there'
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l threads -d 'Threads' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -f -a 'rm'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l all -d 'With rm: delete all of it'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l paths -d 'Print the files’ paths instead of the table'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from cache' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l build -d 'Compile the native library into the cache folder'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l torch -d 'Import torch, and ask it for devices'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish powershell'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from completion' -l verbose -d 'More on stderr'

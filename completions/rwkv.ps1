@@ -2,10 +2,14 @@
 Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
   param($wordToComplete, $commandAst, $cursorPosition)
   $flags = @{
-    'chat' = @('--continue', '--system', '--think', '--max-tokens', '--no-save', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--threads', '--quiet', '--verbose', '--debug', '--help')
-    'generate' = @('--file', '--chat', '--raw', '--system', '--think', '--max-tokens', '--stop', '--state', '--save-state', '--prompt-tokens', '--output', '--echo', '--json', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'chat' = @('--continue', '--system', '--think', '--max-tokens', '--no-save', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'generate' = @('--file', '--chat', '--raw', '--system', '--think', '--max-tokens', '--stop', '--state', '--save-state', '--prompt-tokens', '--output', '--echo', '--json', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'info' = @('--json', '--tensors', '--quiet', '--verbose', '--debug', '--help')
+    'bench' = @('--prefill', '--decode', '--depth', '--batch', '--repeat', '--quick', '--file', '--state', '--format', '--json', '--output', '--compare', '--plot', '--model', '--tokenizer', '--strategy', '--device', '--dtype', '--engine', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'models' = @('--paths', '--quiet', '--verbose', '--debug', '--help')
+    'convert' = @('--dtype', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'cache' = @('--all', '--paths', '--quiet', '--verbose', '--debug', '--help')
+    'doctor' = @('--build', '--torch', '--json', '--quiet', '--verbose', '--debug', '--help')
     'completion' = @('--quiet', '--verbose', '--debug', '--help')
   }
   $words = $commandAst.CommandElements | ForEach-Object { $_.ToString() }

@@ -9,8 +9,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 
@@ -26,10 +27,29 @@ def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bo
     Raises:
         StorageError: The disk refused; the old file is untouched.
     """
+    with replacing(path, private=private) as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Give a new file to write to, which takes the place of another, durably, when all went well.
+
+    Args:
+        path: The file to replace; its folder must exist.
+        private: Readable by the owner alone.
+
+    Raises:
+        StorageError: The disk refused; the old file is untouched.
+    """
     path = _target(path)
     temporary = _temporary(path)
     try:
-        _write(temporary, parts, 0o600 if private else 0o666)
+        with _new_file(temporary, 0o600 if private else 0o666) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -102,9 +122,14 @@ def _publish(temporary: Path, path: Path) -> None:
             raise
 
 
+def _new_file(path: Path, mode: int) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, mode), "wb")
+
+
 def _write(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-    with os.fdopen(os.open(path, flags, mode), "wb") as file:
+    with _new_file(path, mode) as file:
         for part in parts:
             file.write(part)
         file.flush()

@@ -53,6 +53,30 @@ def data_folder() -> Path:
     return folder
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept: `RWKV_CACHE_DIR`, or the platform's folder for it.
+
+    Raises:
+        StorageError: There is no home folder.
+    """
+    named = os.environ.get("RWKV_CACHE_DIR")
+    folder = expanded(named) if named else Path(platformdirs.user_cache_dir("rwkv", False))
+    if not folder.is_absolute() and not named:
+        raise StorageError("there is no home folder to keep a cache in", hint="set RWKV_CACHE_DIR")
+    return folder
+
+
+def named_native_library() -> Path | None:
+    """Give the C++ library to use instead of our own: `RWKV_NATIVE_LIBRARY`."""
+    named = os.environ.get("RWKV_NATIVE_LIBRARY")
+    return expanded(named) if named else None
+
+
+def named_compiler() -> str | None:
+    """Give the C++ compiler's command line that was asked for: `CXX`, as everywhere."""
+    return os.environ.get("CXX") or None
+
+
 def config_file() -> Path:
     """Where the user's settings are read from: `RWKV_CONFIG`, or `config.toml` in the platform's
     folder.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.native import sample as native
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 UNCOUNTED = b" \t0123456789"
 
 _COLDEST = 1e-6  # colder than that, scores overflow, and only the likeliest token remains
+_LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the likeliest never remains
+
+_NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
@@ -154,7 +158,10 @@ def uniform(seed: int, stream: int, position: int) -> float:
 
 
 def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
-    """Choose a token.
+    """Choose a token, with the C++ library where it is there.
+
+    It draws what `draw_plainly` draws, unless rounding decides: exponentials differ in their last
+    bit, and sums over a vocabulary in their seventh digit.
 
     Args:
         logits: (V,) float32, penalties and bans already applied (a banned token is -inf).
@@ -164,9 +171,27 @@ def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
     Raises:
         RefusedError: Every token is banned, or the logits are not finite.
     """
+    if not native.can_draw(logits):
+        return draw_plainly(logits, sampling, u)
+    token = native.draw(
+        logits,
+        u,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        temperature_first=sampling.order == "openai",
+    )
+    if token is None:
+        raise RefusedError(_NOTHING)
+    return token
+
+
+def draw_plainly(logits: Float32s, sampling: Sampling, u: float) -> int:
+    """Choose a token in numpy: what `draw` means, in its own words, and its fallback."""
     top = logits.max()
     if not isfinite(top):
-        raise RefusedError("no token can be drawn: all are banned, or the logits are not finite")
+        raise RefusedError(_NOTHING)
     if sampling.temperature < _COLDEST:
         return int(logits.argmax())
     scores = logits - top
@@ -186,9 +211,12 @@ def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
 def _kept(weights: Float32s, sampling: Sampling) -> NDArray[np.bool_]:
     """Apply top-p, top-k and min-p to weights (V,), the largest being 1: which tokens remain."""
     ranked = np.sort(weights)[::-1]
-    totals = _row_sums(ranked)
-    cutoff = ranked[_reach(ranked, totals, sampling.top_p * float(totals.sum()) * (1 - 1e-9))]
-    keep: NDArray[np.bool_] = weights >= max(cutoff, np.float32(sampling.min_p))
+    cutoff = max(_LEAST, np.float32(sampling.min_p))
+    if sampling.top_p < 1:
+        totals = _row_sums(ranked)
+        target = sampling.top_p * float(totals.sum()) * (1 - 1e-9)
+        cutoff = max(cutoff, ranked[_reach(ranked, totals, target)])
+    keep: NDArray[np.bool_] = weights >= cutoff
     if 0 < sampling.top_k < np.count_nonzero(keep):
         cutoff = ranked[sampling.top_k - 1]
         keep = weights > cutoff

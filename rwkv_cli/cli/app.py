@@ -27,7 +27,11 @@ COMMANDS = {
     "chat": ("rwkv_cli.cli.chat", "Talk with a model; the conversation is kept."),
     "generate": ("rwkv_cli.cli.generate", "Continue a text, or answer a question about one."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
+    "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
     "models": ("rwkv_cli.cli.models", "List the models that -m knows by name."),
+    "convert": ("rwkv_cli.cli.convert", "Pack a model as int8 or int4."),
+    "cache": ("rwkv_cli.cli.cache", "List packed weights that are kept, or delete them."),
+    "doctor": ("rwkv_cli.cli.doctor", "Tell what this installation runs with; build the library."),
     "completion": ("rwkv_cli.cli.completion", "Print a completion script for your shell."),
 }
 ALIASES = {"gen": "generate"}

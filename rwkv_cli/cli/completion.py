@@ -10,7 +10,10 @@ from rwkv_cli.cli.app import COMMANDS, program
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.render.streams import stdout_sink
 
-_FILE_FLAGS = {"--file", "--state", "--save-state", "--output", "--model", "--tokenizer"}
+_FILE_FLAGS = {
+    "--file", "--state", "--save-state", "--output", "--model", "--tokenizer", "--compare",
+    "--plot",
+}  # fmt: skip
 
 # Command to its flags, each with a line of help and what follows it: "file", "value" or nothing.
 Flags = dict[str, list[tuple[str, str, str]]]

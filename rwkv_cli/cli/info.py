@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from rwkv_cli.hub import resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import stdout_sink
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.packed import Packed
 
 _LABELS = {"file_bytes": "size", "state_bytes": "state"}
 
@@ -47,15 +50,15 @@ def _model_facts(path: Path, *, tensors: bool) -> dict[str, Any]:
     from rwkv_cli.engine.modelfile import open_model
 
     file = open_model(path)
-    dims, raws = file.dims, file.checkpoint.tensors
-    stored = {raw.dtype for raw in raws.values()}
+    dims = file.dims
+    listed: Any = file.packed.tensors if file.packed else file.checkpoint.tensors
     state = sum(4 * prod(shape) for shape in state_shapes(file.arch, dims).values())
     facts: dict[str, Any] = {
         "file": str(path),
         "format": file.checkpoint.format,
         "version": file.arch.name,
         "title": file.arch.title,
-        "parameters": sum(prod(raw.shape) for raw in raws.values()),
+        "parameters": sum(prod(one.shape) for one in listed.values()),
         "layers": dims.layers,
         "width": dims.width,
         "heads": dims.letters.get("H"),
@@ -64,13 +67,28 @@ def _model_facts(path: Path, *, tensors: bool) -> dict[str, Any]:
         "vocabulary": dims.vocab,
         "tokenizer": file.tokenizer,
         "template": file.template,
-        "weights": sorted(stored),
+        "weights": sorted({one.dtype for one in listed.values()}),
         "file_bytes": path.stat().st_size,
         "state_bytes": state,
     }
+    if file.packed:
+        facts |= _packed_facts(file.packed)
     if tensors:
-        facts["tensors"] = {n: f"{r.dtype} {list(r.shape)}" for n, r in raws.items()}
+        facts["tensors"] = {n: f"{one.dtype} {list(one.shape)}" for n, one in listed.items()}
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _packed_facts(packed: Packed) -> dict[str, Any]:
+    """Collect what a packed file tells of its making."""
+    kept = packed.kept()
+    errors = {n: one.error for n, one in packed.tensors.items() if one.error and n not in kept}
+    worst = max(errors, key=lambda name: errors[name] or 0, default=None)
+    return {
+        "packed": packed.dtype,
+        "packed_from": packed.weights,
+        "largest_error": f"{errors[worst]:.4f} in {worst}" if worst else None,
+        "kept_in_16_bits": {n: f"error {packed.tensors[n].error:.4f}" for n in kept} or None,
+    }
 
 
 def _state_facts(path: Path) -> dict[str, Any]:

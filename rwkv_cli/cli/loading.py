@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from rwkv_cli.errors import UsageError
 from rwkv_cli.hub import default_model, resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.progress import Progress, dim
+from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
 
 if TYPE_CHECKING:
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from rwkv_cli.sampling import Sampling
 
 DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
-
-
-_SMALL = 64 << 20  # bytes of a weights file
 
 
 def choose_model(settings: Settings, *, quiet: bool) -> Path:
@@ -96,20 +93,9 @@ class Loading:
         self._pool.shutdown(wait=False)
 
     def _load(self) -> Model:
-        settings, strategy = self._settings, self._settings.placement()
-        threads = settings.threads
-        if self._is_small() and strategy.device == "cpu":
-            # A token is too little work to share: threads would wait for each other more than they
-            # gain, and badly so on a busy machine. And widening weights would take a fifth of it.
-            threads, strategy = threads or 1, replace(strategy, dtype=strategy.dtype or "fp32")
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
+        settings = self._settings
+        strategy = settings.placement()
         return load_model(self._path, strategy, tokenizer=settings.tokenizer, progress=self._count)
-
-    def _is_small(self) -> bool:
-        return self._path.is_file() and self._path.stat().st_size < _SMALL
 
     def _count(self, nbytes: int) -> None:
         self._done += nbytes
@@ -124,9 +110,12 @@ class Loading:
         try:
             while not wait([self._model], timeout=0.1).done:
                 progress.update(self._done)
-            return self._model.result()
+            model = self._model.result()
         finally:
             progress.finish()
+        if model.notice and not quiet:
+            note(dim(safe(model.notice)))
+        return model
 
 
 def _size(path: Path) -> int | None:

@@ -89,7 +89,8 @@ _MODEL = (
     _model("--template", metavar="NAME", help="Chat format: world, g1, raven, pile, demo."),
     _model("--strategy", metavar="TEXT", help="Device and precision, such as 'cpu bf16'."),
     _model("--device", metavar="DEVICE", help="Such as cpu, cuda or mps."),
-    _model("--dtype", metavar="DTYPE", help="fp32, bf16 or fp16; else as in the file."),
+    _model("--dtype", metavar="DTYPE", help="fp32, bf16, fp16, int8, int4; else the file's."),
+    _model("--engine", metavar="NAME", help="native or torch; else the best there is."),
     _model("-t", "--threads", type=int, metavar="N", help="Threads on a CPU."),
 )
 

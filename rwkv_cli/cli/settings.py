@@ -37,6 +37,7 @@ class Settings:
     strategy: str | None = None
     device: str | None = None
     dtype: str | None = None
+    engine: str | None = None
     threads: int | None = None
     system: str | None = None
     think: str | None = None
@@ -53,7 +54,7 @@ class Settings:
 
     def placement(self) -> Strategy:
         """Say where the model runs."""
-        return choose_strategy(self.strategy, self.device, self.dtype)
+        return choose_strategy(self.strategy, self.device, self.dtype, self.engine, self.threads)
 
     def sampling(
         self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()

@@ -40,6 +40,7 @@ class Model:
         tokenizer: Bytes to token ids and back.
         template: Name of its chat format.
         silent: (n,) ids without bytes, such as the padding rows of a head: never to be sampled.
+        notice: What its user should know about how it runs, such as why not on the native engine.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Model:
     tokenizer: Tokenizer
     template: str
     silent: NDArray[np.intp]
+    notice: str | None = None
 
     def zero_state(self) -> State:
         """Make the state before any token."""

@@ -9,6 +9,8 @@ from rwkv_cli.arch.detect import detect
 from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.checkpoints.tensors import Checkpoint
+from rwkv_cli.engine.identity import fingerprint
+from rwkv_cli.engine.packed import Packed, is_packed, read_packed
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.text.registry import for_vocabulary
 from rwkv_cli.text.templates import template_for
@@ -27,6 +29,7 @@ class ModelFile:
         dims: Its sizes.
         tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
         template: Name of its chat format.
+        packed: What a packed file tells beyond that; None for every other.
     """
 
     checkpoint: Checkpoint
@@ -34,6 +37,11 @@ class ModelFile:
     dims: Dims
     tokenizer: str | None
     template: str
+    packed: Packed | None = None
+
+    def fingerprint(self) -> str:
+        """Tell one set of weights from another; a packed file is what it was made from."""
+        return self.packed.weights if self.packed else fingerprint(self.checkpoint.tensors)
 
 
 def is_state_file(path: Path) -> bool:
@@ -47,6 +55,7 @@ def open_model(path: Path) -> ModelFile:
     Raises:
         NotFoundError: There is no such file.
         RefusedError: It is damaged, or not a model that runs here.
+        MismatchError: It was packed by another version of this program.
     """
     checkpoint = open_checkpoint(path)
     if "_strategy" in checkpoint.metadata:
@@ -54,16 +63,30 @@ def open_model(path: Path) -> ModelFile:
             f"{path}: was converted by the package rwkv for {checkpoint.metadata['_strategy']!r}",
             hint="use the original file that it was made from",
         )
-    try:
-        arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
-    except RefusedError as error:
-        raise RefusedError(f"{path}: {error.message}") from error
-    for tensor in checkpoint.tensors.values():
-        if tensor.dtype not in _FLOATS:
-            raise RefusedError(f"{path}: tensor {tensor.name} has type {tensor.dtype}")
+    packed: Packed | None = None
+    if is_packed(checkpoint):
+        packed, arch, dims = read_packed(checkpoint)
+    else:
+        arch, dims = _measured(checkpoint)
     notes = checkpoint.metadata
     tokenizer = notes.get("rwkv.tokenizer") or for_vocabulary(dims.vocab)
     template = notes.get("rwkv.template") or template_for(
         tokenizer=tokenizer or "", name=path.name, version=arch.name
     )
-    return ModelFile(checkpoint, arch, dims, tokenizer, template)
+    return ModelFile(checkpoint, arch, dims, tokenizer, template, packed)
+
+
+def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:
+    """Tell version and sizes from the tensors.
+
+    Raises:
+        RefusedError: They are no model that runs here.
+    """
+    try:
+        arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
+    except RefusedError as error:
+        raise RefusedError(f"{checkpoint.path}: {error.message}") from error
+    for tensor in checkpoint.tensors.values():
+        if tensor.dtype not in _FLOATS:
+            raise RefusedError(f"{checkpoint.path}: tensor {tensor.name} has type {tensor.dtype}")
+    return arch, dims

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from rwkv_cli.errors import UsageError
 
-DTYPES = ("fp32", "bf16", "fp16")
+DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
+ENGINES = ("native", "torch")
 _DEVICE = r"(?P<device>cuda(?::\d+)?|cpu|mps|xpu)"
-_SEGMENT = re.compile(_DEVICE + " +(?P<dtype>fp32|bf16|fp16)")
+_SEGMENT = re.compile(_DEVICE + r" +(?P<dtype>fp32|bf16|fp16)(?P<bits>i8|i4)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,41 +19,62 @@ class Strategy:
 
     Attributes:
         device: A torch device, such as "cpu" or "cuda:0".
-        dtype: "fp32", "bf16" or "fp16"; None keeps the precision of the file.
+        dtype: One of `DTYPES`; None keeps the precision of the file.
+        engine: "native" or "torch"; None takes the native one on a CPU where it can be used.
+        threads: On a CPU; None is one for each core.
     """
 
     device: str = "cpu"
     dtype: str | None = None
+    engine: str | None = None
+    threads: int | None = None
 
 
 def parse_strategy(text: str) -> Strategy:
     """Read a strategy string of the reference package that names one device.
 
+    A precision with i8 or i4 behind it means quantized weights: "cpu bf16i8" is int8.
+
     Raises:
-        UsageError: It is malformed, or asks for splits, streaming or quantization, which are not
-            supported.
+        UsageError: It is malformed, or asks for splits or streaming, which are not supported.
     """
     match = _SEGMENT.fullmatch(text.strip())
     if match:
-        return Strategy(match["device"], match["dtype"])
+        bits = match["bits"]
+        return Strategy(match["device"], f"int{bits[1:]}" if bits else match["dtype"])
     hint = 'a strategy is a device and a precision, for example "cpu bf16" or "cuda fp16"'
-    if "->" in text or "*" in text or re.search(r"(fp16|fp32|bf16)i[348]", text):
+    if "->" in text or "*" in text or re.search(r"(fp16|fp32|bf16)i3", text):
         raise UsageError(
-            f"strategy {text!r} splits or quantizes the model, which this version does not do",
+            f"strategy {text!r} splits the model or streams it, which this version does not do",
             hint=hint,
         )
     raise UsageError(f"strategy {text!r} is not understood", hint=hint)
 
 
-def choose_strategy(strategy: str | None, device: str | None, dtype: str | None) -> Strategy:
+def choose_strategy(
+    strategy: str | None,
+    device: str | None,
+    dtype: str | None,
+    engine: str | None = None,
+    threads: int | None = None,
+) -> Strategy:
     """Combine a strategy string with the short forms, which overrule it.
 
     Raises:
-        UsageError: A name is unknown.
+        UsageError: A name is unknown, or the parts contradict each other.
     """
     base = parse_strategy(strategy) if strategy else Strategy()
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     if device is not None and not re.fullmatch(_DEVICE, device):
         raise UsageError(f"device is {device!r}; it must be cpu, cuda, cuda:1, mps or xpu")
-    return Strategy(device or base.device, dtype or base.dtype)
+    if engine is not None and engine not in ENGINES:
+        raise UsageError(f"engine is {engine!r}; it must be native or torch")
+    chosen = Strategy(device or base.device, dtype or base.dtype, engine, threads)
+    if chosen.engine == "native" and chosen.device != "cpu":
+        raise UsageError(f"the native engine runs on a CPU, not on {chosen.device}")
+    if chosen.dtype in ("int8", "int4") and (chosen.device != "cpu" or chosen.engine == "torch"):
+        raise UsageError(
+            f"{chosen.dtype} runs on the native engine of a CPU alone", hint="--dtype bf16"
+        )
+    return chosen

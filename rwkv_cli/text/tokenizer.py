@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Tokenizer(Protocol):
@@ -39,11 +39,22 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsSilentIds(Protocol):
+    """A tokenizer that need not look at every id to tell which ones have no bytes."""
+
+    def silent_ids(self, vocab: int) -> list[int]:
+        """Ids from 1 up to a model's vocabulary that have no bytes."""
+        ...
+
+
 def ids_without_bytes(tokenizer: Tokenizer, vocab: int) -> list[int]:
     """Ids from 1 up to a model's vocabulary that have no bytes, which must never be sampled.
 
     Padding rows of a model's head are among them. Id 0 is not: it means end of text.
     """
+    if isinstance(tokenizer, KnowsSilentIds):
+        return tokenizer.silent_ids(vocab)
     return [token for token in range(1, vocab) if not tokenizer.token_bytes(token)]
 
 

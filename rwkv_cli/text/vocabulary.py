@@ -35,21 +35,36 @@ def read_vocabulary(path: Path) -> list[bytes]:
         RefusedError: A line cannot be read, contradicts itself or repeats another; or some byte has
             no token.
     """
-    data = _read(path).replace(b"\r\n", b"\n")
-    if hashlib.sha256(data).hexdigest() == WORLD_FILE_SHA256:
-        return _trusted_table(data)
-    return _checked_table(data, path)
+    return parse_vocabulary(vocabulary_file(path), path)
 
 
-def _read(path: Path) -> bytes:
+def vocabulary_file(path: Path) -> bytes:
+    """The text of a vocabulary file, its line ends made LF.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: It is too large to be a vocabulary.
+        StorageError: It cannot be read.
+    """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise RefusedError(f"{path} is no vocabulary: larger than {_MAX_BYTES >> 20} MiB")
-        return path.read_bytes()
+        return path.read_bytes().replace(b"\r\n", b"\n")
     except FileNotFoundError:
         raise NotFoundError(f"no vocabulary file at {path}") from None
     except OSError as error:
         raise StorageError(f"{path} could not be read: {error.strerror}") from error
+
+
+def parse_vocabulary(data: bytes, path: Path) -> list[bytes]:
+    """Bytes of each id from 0 on, out of the text of a vocabulary file; `path` is its name.
+
+    Raises:
+        RefusedError: As `read_vocabulary`.
+    """
+    if hashlib.sha256(data).hexdigest() == WORLD_FILE_SHA256:
+        return _trusted_table(data)
+    return _checked_table(data, path)
 
 
 def _trusted_table(data: bytes) -> list[bytes]:

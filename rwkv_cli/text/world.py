@@ -6,6 +6,7 @@ UTF-8 or any others.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Protocol
 
 from rwkv_cli.errors import NotFoundError
+from rwkv_cli.native.world import PackedVocabulary, cached_vocabulary
 from rwkv_cli.text.tokenizer import vocabulary_digest
-from rwkv_cli.text.vocabulary import read_vocabulary
+from rwkv_cli.text.vocabulary import parse_vocabulary, vocabulary_file
 
 FILE_NAME = "rwkv_vocab_v20230424.txt"
 _PACKAGES = ("pyrwkv_tokenizer", "rwkv")
@@ -51,8 +53,6 @@ class WorldTokenizer:
         self.vocab_size = len(table)
         self._table = table
         self._package_file = package_file
-        self._ids = dict(zip(table, range(len(table)), strict=True))
-        del self._ids[b""]
         self._encoded_bytes = 0
 
     @cached_property
@@ -98,7 +98,7 @@ class WorldTokenizer:
             end -= 1
         end -= 1  # the last character may be incomplete
         tokens = self.encode(piece[:end])
-        limit = end - self._lengths[0]
+        limit = end - self._longest
         start = end
         while tokens and (start > limit or (start > limit - 64 and piece[start] & 0xC0 == 0x80)):
             start -= len(self._table[tokens.pop()])
@@ -118,6 +118,17 @@ class WorldTokenizer:
                     position += length
                     break
         return tokens
+
+    @cached_property
+    def _longest(self) -> int:
+        """Bytes of the longest token."""
+        return self._lengths[0]
+
+    @cached_property
+    def _ids(self) -> Mapping[bytes, int]:
+        ids = dict(zip(self._table, range(self.vocab_size), strict=True))
+        del ids[b""]
+        return ids
 
     @cached_property
     def _lengths(self) -> tuple[int, ...]:
@@ -146,6 +157,32 @@ class WorldTokenizer:
         return encoder
 
 
+class PackedWorldTokenizer(WorldTokenizer):
+    """The same over a table packed by the C++ library, which also does the matching."""
+
+    def __init__(self, packed: PackedVocabulary, *, name: str = "world") -> None:
+        super().__init__(packed, name=name)
+        self._packed = packed
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of the vocabulary."""
+        return self._packed.digest
+
+    @property
+    def _longest(self) -> int:
+        return self._packed.longest
+
+    def encode(self, text: bytes) -> list[int]:
+        """Tokens of any bytes, valid UTF-8 or not."""
+        return self._packed.encode(text)
+
+    def silent_ids(self, vocab: int) -> list[int]:
+        """Ids from 1 up to a model's vocabulary that have no bytes."""
+        own = [token for token in self._packed.silent_ids() if token < vocab]
+        return own + list(range(self.vocab_size, vocab))
+
+
 def open_world(near: Path | None = None) -> WorldTokenizer:
     """The World tokenizer, its vocabulary from an installed package or else from the folder `near`.
 
@@ -159,9 +196,9 @@ def open_world(near: Path | None = None) -> WorldTokenizer:
         for folder in (spec.submodule_search_locations or []) if spec else []:
             path = Path(folder, FILE_NAME)
             if path.is_file():
-                return WorldTokenizer(read_vocabulary(path), package_file=path)
+                return _open(path, "world", package_file=path)
     if near is not None and (near / FILE_NAME).is_file():
-        return WorldTokenizer(read_vocabulary(near / FILE_NAME))
+        return _open(near / FILE_NAME, "world")
     raise NotFoundError(
         "the World vocabulary is missing: it comes with the package pyrwkv-tokenizer",
         hint=f"pip install pyrwkv-tokenizer, or put {FILE_NAME} beside the model",
@@ -175,5 +212,18 @@ def open_file(path: Path) -> WorldTokenizer:
         NotFoundError: There is no such file.
         RefusedError: The file is not a vocabulary.
     """
-    name = "world" if path.name == FILE_NAME else path.stem
-    return WorldTokenizer(read_vocabulary(path), name=name)
+    return _open(path, "world" if path.name == FILE_NAME else path.stem)
+
+
+def _open(path: Path, name: str, *, package_file: Path | None = None) -> WorldTokenizer:
+    """A tokenizer over a vocabulary file: packed where that can be, else in Python."""
+    data = vocabulary_file(path)
+
+    def read() -> tuple[list[bytes], str]:
+        table = parse_vocabulary(data, path)
+        return table, vocabulary_digest(table)
+
+    packed = cached_vocabulary(hashlib.sha256(data).digest(), read)
+    if packed is not None:
+        return PackedWorldTokenizer(packed, name=name)
+    return WorldTokenizer(parse_vocabulary(data, path), name=name, package_file=package_file)

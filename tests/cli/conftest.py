@@ -20,7 +20,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random RWKV-7 that reads and writes bytes; it babbles, and it is fast."""
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     save_file(
-        random_model("v7", Shape(layers=1, heads=1, size=16, ffn=16, vocab=256, rank=4)), path
+        random_model("v7", Shape(layers=1, heads=2, size=16, ffn=32, vocab=256, rank=4)), path
     )
     return path
 

@@ -17,9 +17,11 @@ COMMAND: list[str] = [str(_SCRIPT)] if _SCRIPT.is_file() else [sys.executable, "
 
 def environment(home: Path, **changes: str | None) -> dict[str, str]:
     """Give an environment in which nothing of the person at the keyboard is read or written."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RWKV_") and k != "NO_COLOR"}
+    ours = {k for k in os.environ if k.startswith("RWKV_") and k != "RWKV_NATIVE_LIBRARY"}
+    kept = {k: v for k, v in os.environ.items() if k not in ours and k != "NO_COLOR"}
     kept |= {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color", "PYTHONDONTWRITEBYTECODE": "1"}
     kept |= {"RWKV_DATA_DIR": str(home / "data"), "RWKV_CONFIG": str(home / "config.toml")}
+    kept |= {"RWKV_CACHE_DIR": str(home / "cache")}
     for name, value in changes.items():
         kept.pop(name, None)
         if value is not None:

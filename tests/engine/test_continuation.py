@@ -24,7 +24,7 @@ from rwkv_cli.sampling import Sampling
 
 task = json.load(sys.stdin)
 for path in task["models"]:
-    model = load(Path(path))
+    model = load(Path(path), engine=task["engine"])
     if task["from"]:
         state = model.load_state(Path(path).with_suffix(task["from"]))
         sampling, randomness = saved_sampler(state.attachments)
@@ -40,12 +40,18 @@ if task["die"]:
 """
 
 
-def _run(models: list[Path], count: int, *, start: str, to: str, die: bool) -> list[list[object]]:
+def _run(
+    models: list[Path], engine: str, count: int, *, start: str = "", to: str, die: bool = False
+) -> list[list[object]]:
     """Generate with each model in a process of its own: text and tokens of each."""
-    task = {"models": list(map(str, models)), "count": count, "from": start, "to": to, "die": die}
+    task = {
+        "models": list(map(str, models)), "engine": engine, "count": count,
+        "from": start, "to": to, "die": die,
+    }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM],
         input=json.dumps(task),
+        cwd=Path(to).parent,  # away from the checkout: the installed package is what is tested
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
@@ -61,10 +67,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [tiny_model(folder, version).path for version in VERSIONS]
 
 
-def test_save_kill_load_continue_equals_uninterrupted(models: list[Path]) -> None:
-    whole = _run(models, WHOLE, start="", to=".whole", die=False)
-    first = _run(models, FIRST, start="", to=".first", die=True)
-    rest = _run(models, WHOLE - FIRST, start=".first", to=".rest", die=False)
+def test_save_kill_load_continue_equals_uninterrupted(models: list[Path], engine: str) -> None:
+    whole = _run(models, engine, WHOLE, to=".whole")
+    first = _run(models, engine, FIRST, to=".first", die=True)
+    rest = _run(models, engine, WHOLE - FIRST, start=".first", to=".rest")
     assert len(whole) == len(first) == len(rest) == len(VERSIONS)
     for path, (text, tokens), (head, _), (tail, ended) in zip(
         models, whole, first, rest, strict=True

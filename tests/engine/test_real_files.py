@@ -20,10 +20,10 @@ PROMPT = list(b'"in')
     ],
 )
 def test_logits_are_the_published_ones(
-    shared_data: Path, name: str, logits: str, tolerance: float
+    shared_data: Path, name: str, logits: str, tolerance: float, engine: str
 ) -> None:
     expected = np.fromfile(shared_data / f"expected-logits-{logits}.bin", dtype="<f4")
-    model = load(shared_data / f"{name}.bin")
+    model = load(shared_data / f"{name}.bin", engine=engine)
     at_once, _ = model.prefill(PROMPT)
     state = model.zero_state()
     for token in PROMPT:
@@ -33,8 +33,8 @@ def test_logits_are_the_published_ones(
 
 
 @pytest.mark.parametrize("name", ["tiny-rwkv-4v0-660K-FP32", "tiny-rwkv-7v0-834K-FP32"])
-def test_trained_model_writes_words(shared_data: Path, name: str) -> None:
-    model = load(shared_data / f"{name}.bin")
+def test_trained_model_writes_words(shared_data: Path, name: str, engine: str) -> None:
+    model = load(shared_data / f"{name}.bin", engine=engine)
     logits, state = model.prefill(list(b"The quick brown fox is a small animal that"))
     text = b""
     for _ in range(30):

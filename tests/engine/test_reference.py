@@ -12,6 +12,7 @@ from oracle.reference import reference_logits
 from oracle.weights import SHAPES, VERSIONS, random_model, tuned_state
 
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.modelfile import open_model
 
 TOKENS = 64
 TOLERANCE = 1e-5
@@ -20,15 +21,24 @@ KEYS = [(v, s) for v in VERSIONS for s in SHAPES] + [(v, "tuned") for v in TUNED
 
 
 @dataclass(frozen=True)
-class Case:
-    model: Model
+class Answer:
+    path: Path
     tokens: list[int]
     expected: np.ndarray  # (TOKENS, V), the logits after each token
 
 
+@dataclass(frozen=True)
+class Case:
+    model: Model
+    tokens: list[int]
+    expected: np.ndarray
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Case]:
-    """All models; the reference runs twice, once for RWKV-7 and once for the rest."""
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Answer]:
+    """All models, for both engines; the reference runs twice, once for RWKV-7 and once for the
+    rest.
+    """
     folder = tmp_path_factory.mktemp("reference")
     found = {}
     for v7 in (False, True):
@@ -36,7 +46,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Cas
         jobs = [_job(folder, *key) for key in keys]
         logits = reference_logits(jobs, v7=v7)
         for key, (path, tokens), expected in zip(keys, jobs, logits, strict=True):
-            found[key] = Case(load(path), tokens, expected)
+            found[key] = Answer(path, tokens, expected)
     return found
 
 
@@ -49,13 +59,17 @@ def _job(folder: Path, version: str, kind: str) -> tuple[Path, list[int]]:
     return path, random_tokens(shape.vocab, TOKENS)
 
 
-@pytest.fixture(params=KEYS, ids="-".join)
-def case(request: pytest.FixtureRequest, cases: dict[tuple[str, str], Case]) -> Case:
-    return cases[request.param]
+@pytest.fixture(scope="module", params=KEYS, ids="-".join)
+def case(
+    request: pytest.FixtureRequest, answers: dict[tuple[str, str], Answer], engine: str
+) -> Case:
+    answer = answers[request.param]
+    return Case(load(answer.path, engine=engine), answer.tokens, answer.expected)
 
 
-def test_version_is_told_from_names_and_shapes(cases: dict[tuple[str, str], Case]) -> None:
-    assert {key: c.model.arch.name for key, c in cases.items()} == {k: k[0] for k in cases}
+def test_version_is_told_from_names_and_shapes(answers: dict[tuple[str, str], Answer]) -> None:
+    told = {key: open_model(answer.path).arch.name for key, answer in answers.items()}
+    assert told == {key: key[0] for key in answers}
 
 
 def test_stepwise_logits_equal_reference(case: Case) -> None:

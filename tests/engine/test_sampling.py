@@ -9,6 +9,8 @@ import pytest
 from oracle.sampler import Occurrences, probabilities
 
 from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.native import sample as native
+from rwkv_cli.native.library import unavailable_reason
 from rwkv_cli.sampling import PRESETS, Penalties, Sampling, draw, uniform
 
 LARGEST = 1 - 2.0**-53  # the largest number that `uniform` gives
@@ -21,6 +23,15 @@ SETTINGS = [
         (1.0, 0.4, 2.5), (1.0, 0.85, 0.3, 0.0), (0, 1, 7), (0.0, 0.05), ("rwkv", "openai")
     )
 ]
+
+
+@pytest.fixture(autouse=True, params=["numpy", "native"])
+def _each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw with numpy, then with the C++ library."""
+    if request.param == "numpy":
+        monkeypatch.setattr(native, "is_available", lambda: False)
+    elif unavailable_reason() is not None:
+        pytest.skip(f"no native library: {unavailable_reason()}")
 
 
 def _logits(vocab: int, seed: int, spread: float = 3.0) -> np.ndarray:

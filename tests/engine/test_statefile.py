@@ -77,9 +77,9 @@ def test_state_before_any_token_can_be_saved(each: Model, path: Path) -> None:
     assert np.array_equal(each.prefill([1], loaded)[0], each.prefill([1])[0])
 
 
-def test_tuned_start_is_part_of_the_state(tmp_path: Path, path: Path) -> None:
+def test_tuned_start_is_part_of_the_state(tmp_path: Path, path: Path, engine: str) -> None:
     tensors = random_model("v7", TINY) | tuned_state(TINY)
-    model = load(save_pth(tensors, tmp_path / "tuned.pth"))
+    model = load(save_pth(tensors, tmp_path / "tuned.pth"), engine=engine)
     model.zero_state().save(path)
     wanted = np.stack([tensors[f"blocks.{i}.att.time_state"] for i in range(TINY.layers)])
     assert np.array_equal(model.load_state(path).arrays["wkv"], wanted)
@@ -134,10 +134,10 @@ def _other_version(folder: Path) -> Path:
 
 @pytest.mark.parametrize("other", [_other_weights, _one_other_value, _other_sizes, _other_version])
 def test_state_of_another_model_is_refused(
-    saved: bytes, path: Path, other: Callable[[Path], Path]
+    saved: bytes, path: Path, engine: str, other: Callable[[Path], Path]
 ) -> None:
     with pytest.raises(MismatchError, match=str(path)):
-        load(other(path.parent)).load_state(path)
+        load(other(path.parent), engine=engine).load_state(path)
 
 
 def test_state_of_another_tokenizer_is_refused(model: Model, saved: bytes, path: Path) -> None:

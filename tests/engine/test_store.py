@@ -149,10 +149,11 @@ def test_conversation_of_damaged_states_alone_is_not_found(model: Model, chat: C
 
 
 def test_state_of_another_model_is_not_taken_for_damaged(
-    model: Model, chat: Chat, tmp_path: Path
+    model: Model, chat: Chat, tmp_path: Path, engine: str
 ) -> None:
     chat.commit(_state(model, 1))
-    other = load(save_pth(random_model("v7", TINY, seed=9), tmp_path / "other.pth"))
+    path = save_pth(random_model("v7", TINY, seed=9), tmp_path / "other.pth")
+    other = load(path, engine=engine)
     with pytest.raises(MismatchError):
         chat.newest(other.load_state, _no_warning)
     assert _newest(model, chat) == [1]

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from oracle.weights import Shape, Tensors, random_model
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.strategy import Strategy
+from rwkv_cli.native.library import is_available
+
+needs_native = pytest.mark.skipif(not is_available(), reason="there is no native library")
+
+# Both engines of a CPU, as parameters: what one promises the other must keep.
+ENGINES = ["torch", pytest.param("native", marks=needs_native)]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -24,15 +31,29 @@ def save_pth(tensors: Tensors, path: Path, dtype: str = "fp32") -> Path:
     return path
 
 
-def load(path: Path, dtype: str | None = None) -> Model:
+def load(
+    path: Path,
+    dtype: str | None = None,
+    *,
+    engine: str | None = "torch",
+    threads: int | None = None,
+) -> Model:
     """Load a file for the CPU; these vocabularies belong to no tokenizer, so bytes stand in."""
-    return load_model(path, Strategy("cpu", dtype), tokenizer="bytes")
+    return load_model(path, Strategy("cpu", dtype, engine, threads), tokenizer="bytes")
 
 
-def tiny_model(folder: Path, version: str = "v7", shape: Shape = TINY, seed: int = 0) -> Model:
+def tiny_model(
+    folder: Path,
+    version: str = "v7",
+    shape: Shape = TINY,
+    seed: int = 0,
+    engine: str | None = "torch",
+) -> Model:
     """Make and load a random model."""
     path = folder / f"tiny-{version}-{seed}.pth"
-    return load(path if path.exists() else save_pth(random_model(version, shape, seed), path))
+    if not path.exists():
+        save_pth(random_model(version, shape, seed), path)
+    return load(path, engine=engine)
 
 
 def distance(out: np.ndarray, reference: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rwkv_cli.native.library import is_available
 from rwkv_cli.text.tokenizer import Tokenizer
 from rwkv_cli.text.world import FILE_NAME, WorldTokenizer, open_world
 
@@ -39,6 +40,15 @@ _SENTENCES = (
     "👩‍👩‍👧 🏳️‍🌈 ∀x∈ℝ: ⌈x⌉ = −⌊−x⌋ 𝔄𝔅 🜁",  # emoji, mathematics, beyond the first plane
     "def f(x):\n    return {'a': [x] * 3}\t# 0x1F\r\n\r\n\n\n    \x00\x01\x7f\x85\u2028",  # code
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of the tests' own; a library that lies in the user's is found before."""
+    is_available()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RWKV_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,2 @@
+#define RWKV_ISA avx2
+#include "kernels.inl"

@@ -1,0 +1,2 @@
+#define RWKV_ISA avx512
+#include "kernels.inl"

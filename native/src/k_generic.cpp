@@ -1,0 +1,2 @@
+#define RWKV_ISA generic
+#include "kernels.inl"

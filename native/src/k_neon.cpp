@@ -1,0 +1,2 @@
+#define RWKV_ISA neon
+#include "kernels.inl"

@@ -1,0 +1,2 @@
+#define RWKV_ISA vnni
+#include "kernels.inl"

@@ -1,0 +1,1 @@
+"""Measures a model through the door every engine has; knows no flags and no terminal."""

@@ -1,0 +1,136 @@
+"""Runs a model on the CPU through the C++ library; states are those of every other engine. It never
+imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rwkv_cli.arch.spec import Arch, Dims, state_shapes
+from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.native.largepages import move_in_background
+from rwkv_cli.native.library import NativeError
+from rwkv_cli.native.model import Config, NativeModel, NativeTensor
+from rwkv_cli.native.pool import Pool
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.state import Float32s
+
+_SETTLED = 4  # calls after which a model is at work, and its weights are worth moving
+CHUNK = 144  # kMaxRows of native/src/model.h: tokens that share one pass over the weights
+
+_VERSIONS = {"v4": 40, "v5.0": 50, "v5.1": 51, "v5.2": 52, "v6": 60, "v7": 70}
+
+
+class NativeEngine:
+    """The engine of a CPU: the whole model in one call.
+
+    Every token is computed by the same arithmetic whatever is computed beside it, so prefill equals
+    decode, a batch equals single states, and any number of threads gives the same bits.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[NativeTensor],
+        arch: Arch,
+        dims: Dims,
+        pool: Pool,
+        *,
+        dtype: str,
+        start: Mapping[int, Float32s] | None = None,
+    ) -> None:
+        """Make the engine.
+
+        Args:
+            tensors: Weights, as `native_weights.load_tensors` gives them.
+            arch: The version.
+            dims: The sizes.
+            pool: The threads.
+            dtype: Precision of the matrices, for `numerics`.
+            start: Tuned starting state of layers, each (H, N, N).
+
+        Raises:
+            NativeError: The library does not run models of these sizes.
+        """
+        letters = dims.letters
+        config = Config(
+            _VERSIONS[arch.name],
+            dims.layers,
+            dims.width,
+            letters["A"],
+            letters.get("H", 0),
+            letters.get("N", 0),
+            letters["F"],
+            dims.vocab,
+        )
+        self.model = NativeModel(config, tensors, pool)
+        self.arch, self.dims, self.pool = arch, dims, pool
+        self._shapes = state_shapes(arch, dims)
+        self.numerics = f"native {self.model.instruction_set} {dtype}"
+        self.chunk = CHUNK
+        self._start = dict(start or {})
+        # What is used in place comes as a view of the file.
+        in_file = (t for t in tensors if isinstance(t.data, memoryview))
+        self._mapped = [t.data for t in in_file if not _picked(t)]
+        self._calls = 0
+        self.moving: Thread | None = None
+
+    def zero_state(self) -> State:
+        """Make the state before any token; a state tuned into the model is where it starts."""
+        state = empty_state(self.arch, self.dims)
+        for layer, wkv in self._start.items():
+            state.arrays["wkv"][layer] = wkv
+        return state
+
+    def prefill(self, tokens: Sequence[int], state: State) -> Float32s:
+        """Feed tokens to a state, a chunk at a time: (V,) float32 logits of the next one."""
+        row: Float32s = self._feed(tokens, [len(tokens)], [state])[0]
+        state.tokens.extend(tokens)
+        return row
+
+    def decode(self, tokens: Sequence[int], states: Sequence[State]) -> Float32s:
+        """Feed one token to each of B states, in one pass over the weights: (B, V)
+        float32 logits.
+        """
+        logits = self._feed(tokens, [1] * len(states), states)
+        for token, state in zip(tokens, states, strict=True):
+            state.tokens.extend([token])
+        return logits
+
+    def _feed(
+        self, tokens: Sequence[int], lengths: Sequence[int], states: Sequence[State]
+    ) -> Float32s:
+        self._settle()
+        logits = self.model.forward(tokens, lengths, [self._in_place(state) for state in states])
+        for state, row in zip(states, logits, strict=True):
+            state.logits = row.copy()  # the caller may change what it is given
+        return logits
+
+    def _in_place(self, state: State) -> list[Float32s]:
+        """Give a state's arrays in the library's order; what lies in pieces is put together.
+
+        Raises:
+            NativeError: The state is of a model of other sizes.
+        """
+        arrays = state.arrays
+        for name, shape in self._shapes.items():
+            if name not in arrays or arrays[name].shape != shape:
+                raise NativeError(f"array {name} of a state does not have the shape {shape}")
+            if not arrays[name].flags.carray or arrays[name].dtype != np.float32:
+                arrays[name] = np.array(arrays[name], np.float32, order="C")
+        return [arrays[name] for name in self._shapes]
+
+    def _settle(self) -> None:
+        """Count calls, and have weights that lie in a file moved to where they are read faster."""
+        self._calls += 1
+        if self._calls == _SETTLED:
+            self.moving = move_in_background(self._mapped)
+
+
+def _picked(tensor: NativeTensor) -> bool:
+    """Tell whether only single rows of a tensor are ever read."""
+    return tensor.name == "emb.weight"
