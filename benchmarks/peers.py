@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -176,6 +177,7 @@ def main() -> None:
     for job in jobs:
         report.add_file(job.model, job.engine.name, job.file)
     watch = Watch()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         jobs = check(jobs, report, args.threads)
         measure(jobs, report, args)
