@@ -182,6 +182,7 @@ def main() -> None:
         jobs = check(jobs, report, args.threads)
         measure(jobs, report, args)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # some senders send it twice
         tell("interrupted: what follows is what was measured until then")
     report.busy = watch.so_far().to_json()
     print(report.markdown())
