@@ -217,7 +217,7 @@ inline void dot_quantized_block(const uint8_t *w, const Activation &in, int64_t 
 template <typename M, int W>
 static void dot_quantized_tile(const Matrix &m, const Activation &in, int64_t begin, int64_t end, int64_t tile,
                                float *out, int64_t out_stride) {
-  constexpr int T = kLanes == 16 || W < 6 ? W : 3;
+  constexpr int T = kLanes == 16 || W <= 2 ? W : W == 12 ? 3 : 2;
   const int64_t stride = in.groups / 2 * M::kBytes;
   for (int64_t o = begin; o < end; o += kBlockRows)
     for (int64_t row = 0; row < W; row += T)
@@ -232,7 +232,8 @@ static void dot_quantized(const Matrix &m, const Activation &in, int64_t begin, 
     const Tile tile = tile_of(row, rows);
     switch (tile.width) {
       case 12: dot_quantized_tile<M, 12>(m, in, begin, end, row, out, out_stride); break;
-      case 6: dot_quantized_tile<M, 6>(m, in, begin, end, row, out, out_stride); break;
+      case 8: dot_quantized_tile<M, 8>(m, in, begin, end, row, out, out_stride); break;
+      case 4: dot_quantized_tile<M, 4>(m, in, begin, end, row, out, out_stride); break;
       case 2: dot_quantized_tile<M, 2>(m, in, begin, end, row, out, out_stride); break;
       default: dot_quantized_tile<M, 1>(m, in, begin, end, row, out, out_stride); break;
     }

@@ -21,14 +21,14 @@ struct Matrix {
 };
 
 // Quantized products take several rows at once, so that a weight is fetched once for all of them. The
-// rows of a pass fall into tiles of 12, 6, 2 or 1, whose numbers lie interleaved.
+// rows of a pass fall into tiles of 12, 8, 4, 2 or 1, whose numbers lie interleaved.
 struct Tile {
   int64_t begin;
   int64_t width;
 };
 inline Tile tile_of(int64_t row, int64_t rows) {
   int64_t begin = 0;
-  constexpr int64_t kWidths[] = {12, 6, 2};
+  constexpr int64_t kWidths[] = {12, 8, 4, 2};
   for (const int64_t width : kWidths) {
     const int64_t end = begin + (rows - begin) / width * width;
     if (row < end) return {begin + (row - begin) / width * width, width};
