@@ -51,7 +51,7 @@ def _run(
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _PROGRAM],
         input=json.dumps(task),
-        cwd=Path(to).parent,  # away from the checkout: the installed package is what is tested
+        cwd=models[0].parent,  # away from the checkout: the installed package is what is tested
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
