@@ -10,9 +10,17 @@ complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that 
 complete -c rwkv -n __fish_use_subcommand -a doctor -d 'Tell what this installation runs with; build the library.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l continue -d 'Go on with the last conversation'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l resume -d 'Go on with this one, or one with WORDS' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l fork -d 'Go on in a copy of one, from a turn of it' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l name -d 'What the conversation is called' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l file -d 'Read a file first' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l system -d 'System text' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l state -d 'Begin from a saved state' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l think -d 'Off, fast, short, on or long, if the model can' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l prefill -d 'What the first answer begins with' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l max-tokens -d 'Longest answer, in tokens (4096)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l interactive -d 'After piped text, go on at the keyboard'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l rebuild -d 'Read a conversation again with another model'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l no-save -d 'Leave nothing on the disk'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l temperature -d '0: always the likeliest token' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-p -d 'Keep the likeliest up to this sum' -x

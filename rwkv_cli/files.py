@@ -77,63 +77,10 @@ def _temporary(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp"
 
 
-def write_new(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> bool:
-    """Make a file durably, unless there is one of that name already.
-
-    Returns:
-        False when there is one; it is untouched.
-
-    Raises:
-        StorageError: The disk refused; there is no file of that name.
-    """
-    temporary, published = _temporary(path), False
-    try:
-        _write(temporary, parts, 0o600 if private else 0o666)
-        _publish(temporary, path)
-        published = True
-        sync_folder(path.parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if published:
-            with contextlib.suppress(OSError):
-                path.unlink()
-        raise StorageError(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return True
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, if nobody has it; a hard link does both at
-    once, even on NFS.
-    """
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: claim the name first
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        try:
-            temporary.replace(path)
-        except OSError:
-            path.unlink()
-            raise
-
-
 def _new_file(path: Path, mode: int) -> BinaryIO:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     return os.fdopen(os.open(path, flags, mode), "wb")
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview], mode: int) -> None:
-    with _new_file(path, mode) as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

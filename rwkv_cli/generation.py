@@ -5,7 +5,7 @@ no screen.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,8 @@ class Generation:
         count: Tokens generated so far.
         sampling: How tokens are drawn.
         randomness: Where random numbers come from.
+        pending: A token that was drawn and shown, and is still to be fed; only between `step` and
+            feeding it.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Generation:
         stops: Sequence[bytes] = (),
     ) -> None:
         self.state, self.count, self.finish = state, 0, None
+        self.pending: int | None = None
         self._model, self.sampling, self.randomness = model, sampling, randomness
         self._left = max_tokens
         self._matcher = StopMatcher(stops)
@@ -114,29 +117,45 @@ class Generation:
         """Generate until the end, a stop, the length or an interrupt."""
         try:
             while self.finish is None:
-                if self._interrupted:
-                    self.finish = INTERRUPT
-                elif self._left <= 0:
-                    self.finish = LENGTH
-                else:
-                    token = self._draw()
-                    if token == END_OF_TEXT:
-                        self.finish = END
-                    else:
-                        yield self._take(token)
-            yield from self._end()
+                event = self.step()
+                if event is not None:
+                    self._feed()
+                    yield event
+            yield from self.end()
         except GeneratorExit:
-            self._abandon()
+            self.abandon()
             raise
 
-    def _abandon(self) -> None:
+    def step(self) -> Event | None:
+        """Draw the next token, without feeding it: that is left to who feeds several generations
+        in one pass, `pending` being the token. For everyone else, iterating does it all.
+
+        Returns:
+            What can be shown; None when the generation has ended, and `end` is to be called.
+        """
+        if self._interrupted:
+            self.finish = INTERRUPT
+        elif self._left <= 0:
+            self.finish = LENGTH
+        elif (token := self._draw()) == END_OF_TEXT:
+            self.finish = END
+        else:
+            return self._take(token)
+        return None
+
+    def _feed(self) -> None:
+        if self.pending is not None:
+            self._model.engine.decode([self.pending], [self.state])
+            self.pending = None
+
+    def abandon(self) -> None:
         """The reader went away: forget what was generated but not given out."""
         if self.finish is None:
             self.finish = INTERRUPT
             self._roll_back(self._seen, b"")
         self._attach()
 
-    def _end(self) -> Iterator[Event]:
+    def end(self) -> Iterator[Event]:
         """Leave the state ready to be saved, and give out what was held back."""
         waiting = self._matcher.matched is None
         rest = self._matcher.flush()
@@ -159,7 +178,7 @@ class Generation:
         return draw(logits, self.sampling, u)
 
     def _take(self, token: int) -> Event:
-        """Look at a token's bytes, then feed it, unless they complete a stop string."""
+        """Look at a token's bytes; it is to be fed, unless they complete a stop string."""
         data = self._model.tokenizer.token_bytes(token)
         start, self._seen = self._seen, self._seen + len(data)
         self.count += 1
@@ -172,8 +191,8 @@ class Generation:
             return Event(token, shown)
         self._hold(start, data)
         self._penalties.record(token, data, self.sampling.penalty_decay)
-        self._model.engine.decode([token], [self.state])
-        self._tail = _incomplete(self._tail + data)
+        self.pending = token
+        self._tail = incomplete(self._tail + data)
         return Event(token, shown)
 
     def _hold(self, start: int, data: bytes) -> None:
@@ -193,25 +212,57 @@ class Generation:
                 break
         before = data[: self._given - start]
         if before:
-            self._model.advance(self._model.tokenizer.encode(before), self.state)
-        self._tail = _incomplete(self._tail + before)
+            ids = self._model.tokenizer.encode(before)
+            self._model.advance(ids, self.state)
+            for token in ids:
+                text = self._model.tokenizer.token_bytes(token)
+                self._penalties.record(token, text, self.sampling.penalty_decay)
+        self._tail = incomplete(self._tail + before)
+
+    @property
+    def sampler(self) -> str:
+        """How tokens are drawn, as a state keeps it."""
+        place = self.randomness
+        saved = {"sampling": self.sampling.to_json(), "seed": place.seed, "stream": place.stream}
+        return json.dumps(saved, sort_keys=True)
 
     def _attach(self) -> None:
         """Leave with the state what a later generation needs to go on from it as if never
         interrupted.
         """
-        sampler = {
-            "sampling": self.sampling.to_json(),
-            "seed": self.randomness.seed,
-            "stream": self.randomness.stream,
-        }
         self.state.attachments = replace(
             self.state.attachments,
-            sampler=json.dumps(sampler, sort_keys=True),
+            sampler=self.sampler,
             penalty_ids=self._penalties.ids,
             penalty_counts=self._penalties.counts,
             tail=self._tail,
         )
+
+
+def repeated(
+    model: Model, start: Attachments, replies: Iterable[tuple[Sequence[int], str]]
+) -> Attachments:
+    """Make what generations leave with a state, from their tokens alone.
+
+    Args:
+        model: Whose tokens they are.
+        start: What the state had before the first.
+        replies: What each generation fed, in order, and the `sampler` it left.
+
+    Returns:
+        The attachments after the last of them.
+    """
+    penalties = Penalties(start.penalty_ids, start.penalty_counts)
+    sampler, tail = start.sampler, start.tail
+    for tokens, made_by in replies:
+        sampler = made_by or sampler
+        saved = saved_sampler(Attachments(sampler=made_by))
+        pieces = [model.tokenizer.token_bytes(token) for token in tokens]
+        tail = incomplete(b"".join(pieces))
+        for token, data in zip(tokens, pieces, strict=True):
+            if saved:
+                penalties.record(token, data, saved[0].penalty_decay)
+    return Attachments(sampler, penalties.ids, penalties.counts, tail=tail)
 
 
 def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | None:
@@ -225,7 +276,7 @@ def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | Non
         return None
 
 
-def _incomplete(data: bytes) -> bytes:
+def incomplete(data: bytes) -> bytes:
     """Give the bytes at the end that begin a character but do not complete it."""
     decoder = StreamDecoder()
     decoder.feed(data)

@@ -217,7 +217,9 @@ class _Job:
         from rwkv_cli.generation import Generation
 
         settings, template = self.settings, load_template(self.settings.template or model.template)
-        sampling, randomness = drawing(settings, self.flags["ban"], model, state, template.name)
+        sampling, randomness = drawing(
+            settings, self.flags["ban"], model, state.attachments, template.name
+        )
         stops = [text.encode("utf-8", "surrogateescape") for text in self.flags["stop"]]
         if self.mode == "chat":
             stops += template.stops

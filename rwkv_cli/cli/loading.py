@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
@@ -24,8 +24,8 @@ from rwkv_cli.render.streams import note
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
-    from rwkv_cli.engine.state import State
-    from rwkv_cli.generation import Generation, Randomness
+    from rwkv_cli.engine.state import Attachments
+    from rwkv_cli.generation import Randomness
     from rwkv_cli.sampling import Sampling
 
 DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
@@ -54,7 +54,11 @@ def checked_bans(ids: Sequence[int], model: Model) -> tuple[int, ...]:
 
 
 def drawing(
-    settings: Settings, bans: Sequence[int], model: Model, state: State | None, template: str
+    settings: Settings,
+    bans: Sequence[int],
+    model: Model,
+    attachments: Attachments | None,
+    template: str,
 ) -> tuple[Sampling, Randomness]:
     """Settle how tokens are drawn: what a saved state was generated with, unless a setting
     overrules it.
@@ -64,7 +68,7 @@ def drawing(
     """
     from rwkv_cli.generation import Randomness, saved_sampler
 
-    saved = saved_sampler(state.attachments) if state else None
+    saved = saved_sampler(attachments) if attachments else None
     banned = checked_bans(bans, model)
     sampling = settings.sampling(template, saved[0] if saved else None, banned)
     if saved and settings.seed is None:
@@ -134,8 +138,19 @@ class Interrupts:
         self.terminated = False
 
 
+class Interruptible(Protocol):
+    """What can be asked to end."""
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended; None while it runs."""
+
+    def interrupt(self) -> None:
+        """End before the next token; safe to call from a signal handler."""
+
+
 @contextmanager
-def interruptible(generation: Generation) -> Iterator[Interrupts]:
+def interruptible(generation: Interruptible) -> Iterator[Interrupts]:
     """While this lasts, Ctrl-C ends the answer cleanly, and a second one ends the program.
 
     Handlers only set a flag: the state is never left half-way through a token.

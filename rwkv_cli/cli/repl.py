@@ -1,27 +1,31 @@
-"""The chat loop: messages and commands in, answers out, a commit after every turn."""
+"""The chat loop: messages and commands in, answers out, and every turn kept before the next."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.app import Interrupted, Terminated
-from rwkv_cli.cli.loading import Loading, drawing, interruptible
-from rwkv_cli.cli.settings import Settings
-from rwkv_cli.cli.slash import COMMANDS, obey
-from rwkv_cli.engine.model import Model
-from rwkv_cli.engine.state import State
+from rwkv_cli.cli.conversing import Opening
+from rwkv_cli.cli.loading import interruptible
+from rwkv_cli.cli.prompt import Prompt
+from rwkv_cli.cli.slash import COMMANDS, OLD_WORDS, obey
 from rwkv_cli.errors import RwkvError, StorageError, UsageError
 from rwkv_cli.generation import INTERRUPT, LENGTH
 from rwkv_cli.places import data_folder
 from rwkv_cli.render.progress import Progress, counted, dim, speed
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink
-from rwkv_cli.session import Conversation, Manner, Reply, describe_turns
-from rwkv_cli.store import Chat, make_private, new_chat
-from rwkv_cli.text.templates import load_template
+from rwkv_cli.session import Conversation, Reply
+from rwkv_cli.tree import OPEN, Turn
+
+if TYPE_CHECKING:
+    from rwkv_cli.render.prompting import Keyboard
+    from rwkv_cli.store.chatlog import ChatLog
+    from rwkv_cli.store.library import Library
 
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
 _LEAVE = {"exit", "quit", "bye", ":q"}
@@ -31,34 +35,39 @@ class Repl:
     """A conversation at a terminal, or one message from a pipe.
 
     Args:
-        settings: What is set.
+        opening: Begins the conversation when its model is there.
         flags: What the command line says.
-        place: Where the conversation is kept.
-        model: The model that answers, or is on its way.
 
     Attributes:
+        library: All conversations.
         leaving: Whether the loop shall end.
+        quiet: Whether to say nothing but errors.
         stats: Whether figures follow every answer.
         figures: Those of the last answer.
+        seconds_per_token: How long reading a token took; None before anything was read.
     """
 
-    def __init__(
-        self, settings: Settings, flags: dict[str, Any], place: Chat, model: Loading
-    ) -> None:
-        self._settings, self._flags, self._loading = settings, flags, model
-        self._saved = place if flags["resume"] else None
-        self._place = None if flags["no_save"] else place
-        self._quiet: bool = flags["quiet"]
+    def __init__(self, opening: Opening, flags: dict[str, Any]) -> None:
+        self._opening, self._flags = opening, flags
+        self.library: Library = opening.library
+        self.quiet: bool = flags["quiet"]
         self._conversation: Conversation | None = None
         self._failure: RwkvError | None = None
+        self._keyboard: Keyboard | None = None
         self.figures = ""
+        self.seconds_per_token: float | None = None
         self.leaving = self._interactive = False
         self.stats: bool = flags["verbose"]
 
-    def run(self, first: str, *, interactive: bool) -> None:
-        """Send the first message, if there is one, then read more until the user leaves."""
+    def run(self, first: str, documents: Prompt, *, interactive: bool) -> None:
+        """Read what was given, send the first message, then read more until the user leaves."""
         self._interactive = interactive
-        if first and self.answer(first) == INTERRUPT and not interactive:
+        for name in documents.files:
+            self.attach(name)
+        if documents.piped:
+            self._attach(Prompt(piped=documents.piped), "stdin")
+        prefill = self._flags["prefill"] or ""
+        if first and self.answer(first, prefill) == INTERRUPT and not interactive:
             raise Interrupted
         if interactive:
             self._talk(greet=not first)
@@ -69,12 +78,12 @@ class Repl:
         from rwkv_cli.render.prompting import Keyboard
 
         history = None if self._flags["no_save"] else data_folder() / "history"
-        keyboard = Keyboard({n: row[2] for n, row in COMMANDS.items()}, history, quiet=self._quiet)
-        if greet and not self._quiet:
-            name = safe(self._loading.name)
+        words = {name: command.help for name, command in COMMANDS.items()}
+        self._keyboard = keyboard = Keyboard(words, history, quiet=self.quiet)
+        if greet and not self.quiet:
+            name = safe(self._opening.loading.name)
             note(dim(f"{name} · /help lists the commands · Ctrl-C stops an answer · Ctrl-D leaves"))
-        if greet and self._saved is not None:
-            self._show_last()
+            self._show_resumed()
         with keyboard.undisturbed():
             while not self.leaving and (line := keyboard.read()) is not None:
                 self._handle(line.strip())
@@ -82,87 +91,150 @@ class Repl:
     def _handle(self, line: str) -> None:
         """Do what a line asks for; an error costs only the line, unless it leaves no model."""
         try:
-            if line.lower() in _LEAVE:
-                self.leaving = True
-            elif line.startswith("//"):
-                self.answer(line[1:])
-            elif match := _COMMAND.fullmatch(line):
-                obey(self, match[1].lower(), (match[2] or "").strip())
-            elif line:
-                self.answer(line)
+            self._do(line)
         except RwkvError as error:
             if error is self._failure:
                 raise
             note(f"rwkv: {safe(error.message)}")
-            if error.hint:
-                note(f"  {safe(error.hint)}")
+            hint = error.hint
+            if isinstance(error, StorageError) and self._opening.unsaved:
+                hint = "the conversation goes on in memory; the next turn tries to save it again"
+            if hint:
+                note(f"  {safe(hint)}")
         except KeyboardInterrupt:
             note(dim("interrupted; nothing was changed"))
+
+    def _do(self, line: str) -> None:
+        if line.lower() in _LEAVE:
+            self.leaving = True
+        elif line.startswith("//"):
+            self.answer(line[1:])
+        elif match := _COMMAND.fullmatch(line):
+            obey(self, match[1].lower(), (match[2] or "").strip())
+        elif line in OLD_WORDS:
+            note(dim(f"{line} is /{OLD_WORDS[line]} here"))
+            obey(self, OLD_WORDS[line], "")
+        elif line:
+            self.answer(line)
 
     @property
     def conversation(self) -> Conversation:
         """The conversation; the first use waits for the model."""
         if self._conversation is None:
             try:
-                self._conversation = self._begin(self._loading.result(quiet=self._quiet))
+                self._conversation = self._opening.conversation(quiet=self.quiet)
             except RwkvError as error:
                 self._failure = error
                 raise
         return self._conversation
 
-    def _begin(self, model: Model) -> Conversation:
-        """Start a conversation, or take up the saved one; flags overrule what was saved."""
-        settings, state = self._settings, None
-        if self._saved is not None:
-            state = self._saved.newest(model.load_state, lambda text: note(f"rwkv: {safe(text)}"))
-        template = load_template(settings.template or _template_of(state) or model.template)
-        template.turn("", settings.think)
-        sampling, randomness = drawing(settings, self._flags["ban"], model, state, template.name)
-        manner = Manner(sampling, randomness, settings.max_tokens or 4096, settings.think)
-        conversation = Conversation(model, template, manner, system=settings.system or "")
-        if state is not None:
-            conversation.resume(state)
-        return conversation
+    # What commands ask for
 
-    def _show_last(self) -> None:
-        """Remind of where the conversation was."""
-        turns = self.conversation.turns
-        if not turns or self._quiet:
-            return
-        position = self.conversation.state.position
-        note(dim(f"continuing: {describe_turns(turns)}, {position:,} tokens, nothing read again"))
-        note(dim(f"> {_first_line(turns[-1].user)}"))
-        sink = stdout_sink()
-        sink.write(turns[-1].answer.strip().encode("utf-8", "replace"))
-        sink.close()
-
-    def answer(self, message: str) -> str | None:
+    def answer(self, message: str, prefill: str = "") -> str | None:
         """Send a message, show the answer, keep the turn; tell why the answer ended."""
         conversation = self.conversation
+        with self.reading() as progress:
+            reply = conversation.ask(message, progress=progress, prefill=prefill)
+        return self.show(reply)
+
+    def show(self, reply: Reply) -> str | None:
+        """Show an answer as it comes; tell why it ended."""
         began = time.monotonic()
-        progress = Progress("reading", "tokens", None, enabled=not self._quiet)
-        try:
-            reply = conversation.ask(message, progress.update)
-        finally:
-            progress.finish()
-        read_s, began = time.monotonic() - began, time.monotonic()
         with interruptible(reply.generation) as interrupts:
-            self._show(reply)
+            self._write(reply)
             seconds = time.monotonic() - began
-            self.commit()
-        count, state = reply.generation.count, conversation.state
+        count, state = reply.generation.count, reply.generation.state
+        read = f"read {reply.read}" + (f", {reply.cached} cached" if reply.cached else "")
         self.figures = (
-            f"{counted(count, 'token')} · {speed(count, seconds)} · "
-            f"read {reply.read} in {read_s:.2f} s\n"
+            f"{counted(count, 'token')} · {speed(count, seconds)} · {read}\n"
             f"{counted(state.position, 'token')} so far · state {state.nbytes / 1e6:.1f} MB"
         )
-        if self.stats and not self._quiet:
+        if self.stats and not self.quiet:
             note(dim(self.figures))
         if interrupts.terminated:
             raise Terminated
         return reply.generation.finish
 
-    def _show(self, reply: Reply) -> None:
+    def attach(self, name: str) -> None:
+        """Read a file as the beginning of the next message."""
+        self._attach(Prompt(files=(name,)), name)
+
+    def _attach(self, document: Prompt, name: str) -> None:
+        with self.reading() as progress:
+            turn = self.conversation.attach(name, document.document(), progress)
+        if not self.quiet:
+            note(dim(f"{safe(name)}: {counted(len(turn.prompt), 'token')} read; ask about it"))
+
+    def begin_anew(self, system: str) -> None:
+        """Begin another conversation; this one stays where it is."""
+        self._conversation = self._opening.anew(self.conversation, system)
+
+    def fork(self, name: str) -> None:
+        """Go on in a copy of the conversation."""
+        self._conversation = self._opening.copy(self.conversation)
+        if name:
+            self._conversation.log.rename(name)
+
+    def switch(self, log: ChatLog) -> None:
+        """Go on with another conversation."""
+        self._conversation = self._opening.resumed(self.conversation.model, log)
+        self.show_last()
+
+    def change_model(self, name: str) -> None:
+        """Go on in a copy of the conversation with another model."""
+        with self.reading() as progress:
+            self._conversation = self._opening.with_model(self.conversation, name, progress)
+        note(dim(f"{safe(self._conversation.model.name)} answers from here, in a copy"))
+
+    def type_again(self, text: str) -> str | None:
+        """Let the user change a text; None when they would rather not."""
+        if self._keyboard is None:
+            raise UsageError("there is no keyboard to edit with")
+        return self._keyboard.read(text, "edit> ")
+
+    def choose(self, count: int) -> int:
+        """Let the user choose one of several answers; the first when they would rather not."""
+        while self._keyboard is not None:
+            line = (self._keyboard.read("", f"1-{count}> ") or "1").strip()
+            if line.isdecimal() and 1 <= int(line[:6]) <= count:
+                return int(line) - 1
+            note(f"a number from 1 to {count}; Ctrl-D takes the first")
+        return 0
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int], None]]:
+        """Show how far reading is, when it takes long."""
+        began, last = time.monotonic(), 0
+        progress = Progress("reading", "tokens", None, enabled=not self.quiet)
+
+        def update(count: int) -> None:
+            nonlocal last
+            last = count
+            progress.update(count)
+
+        try:
+            yield update
+        finally:
+            progress.finish()
+        if last >= 64:  # fewer tell more about the start than about the speed
+            self.seconds_per_token = (time.monotonic() - began) / last
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int], None]]:
+        """Show how many tokens there are, when it takes long."""
+        progress = Progress(what, "tokens", None, enabled=not self.quiet)
+        try:
+            yield progress.update
+        finally:
+            progress.finish()
+
+    def show_last(self) -> None:
+        """Remind of what was said last."""
+        self._remind(self.conversation.turns[-1:])
+
+    # How things look
+
+    def _write(self, reply: Reply) -> None:
         """Write an answer as it comes."""
         sink = stdout_sink()
         try:
@@ -172,60 +244,47 @@ class Repl:
                 sink.write(b"\n")  # more answers follow; a terminal's sink ends its lines itself
         finally:
             sink.close()
-        if self._quiet:
+        if self.quiet:
             return
         if reply.generation.finish == INTERRUPT:
-            note(dim("stopped; what there is of the answer is kept"))
+            note(dim("stopped; what there is of the answer is kept, /continue goes on with it"))
         elif reply.generation.finish == LENGTH:
-            note(dim(f"cut at {reply.generation.count} tokens; -N or /set max_tokens allows more"))
+            cut = f"cut at {reply.generation.count} tokens"
+            note(dim(f"{cut}; /continue goes on, -N or /set max_tokens allows more"))
 
-    def commit(self) -> None:
-        """Keep the conversation as it is now.
+    def _show_resumed(self) -> None:
+        """Remind of the conversation that is continued; its model may still be on its way."""
+        log = self._opening.log
+        if self._opening.is_resumed and log.tree.turns:
+            turns = len(log.tree.path())
+            if turns:
+                position = log.tree.position()
+                words = f"{counted(turns, 'turn')}, {position:,} tokens, nothing read again"
+                note(dim(f"continuing {log.id}: {words}"))
+            self._remind(log.tree.path()[-1:])
 
-        Raises:
-            StorageError: The disk refused.
-        """
-        if self._place is None:
+    def _remind(self, turns: list[Turn]) -> None:
+        if not turns or self.quiet:
             return
-        try:
-            make_private(data_folder())
-            gone_on = not self._place.commit(self.conversation.snapshot())
-        except StorageError as error:
-            hint = "the conversation goes on unsaved; --no-save says so from the beginning"
-            raise StorageError(error.message, hint=hint) from error
-        if gone_on:
-            note(dim("this conversation went on elsewhere; yours is kept as its own from here"))
+        if turns[-1].finish == OPEN:
+            note(dim(f"attached: {safe(turns[-1].user)}"))
+            return
+        note(dim(f"> {_first_line(turns[-1].user)}"))
+        sink = stdout_sink()
+        sink.write(turns[-1].answer.strip().encode("utf-8", "replace"))
+        sink.close()
 
     def _farewell(self) -> None:
-        if self._place is not None and self._place.number and not self._quiet:
-            note(dim("saved; go on with: rwkv chat --continue"))
-
-    def begin_anew(self, system: str) -> None:
-        """Begin another conversation; this one stays where it is."""
-        self.conversation.restart(system)
-        if self._place is not None:
-            self._place = new_chat(self._place.folder.parent)
-
-    def take_back(self, count: int) -> str:
-        """Take back turns: the message of the first of them.
+        """Say how to go on, or that something could not be kept.
 
         Raises:
-            UsageError: There are not so many.
+            StorageError: Turns are only in memory.
         """
-        progress = Progress("reading again", "tokens", None, enabled=not self._quiet)
-        try:
-            return self.conversation.undo(count, progress.update)[0].user
-        finally:
-            progress.finish()
-
-
-def _template_of(state: State | None) -> str | None:
-    """Tell which format a saved conversation is written in; None when it does not say."""
-    try:
-        name = json.loads(state.attachments.transcript)["template"] if state else None
-        return load_template(name).name if name else None
-    except (ValueError, KeyError, TypeError, RecursionError, UsageError):
-        return None
+        if self._opening.unsaved:
+            raise StorageError("the last turns could not be saved")
+        saved = self._opening.saved_id
+        if saved and not self.quiet:
+            note(dim(f"saved; go on with: rwkv chat -c   (or -r {saved})"))
 
 
 def _first_line(text: str) -> str:

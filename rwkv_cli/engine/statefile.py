@@ -21,7 +21,7 @@ from rwkv_cli.checkpoints.source import MemorySource
 from rwkv_cli.engine.identity import Identity
 from rwkv_cli.engine.state import Attachments, State
 from rwkv_cli.errors import MismatchError, RefusedError
-from rwkv_cli.files import read_regular, write_atomic, write_new
+from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -63,20 +63,23 @@ def write_state(path: Path, state: State) -> None:
         StorageError: The disk refused; the old file, if any, is untouched.
         RefusedError: The state holds numbers that are not finite.
     """
-    write_atomic(path, _parts(path, state), private=True)
+    write_atomic(path, state_parts(str(path), state), private=True)
 
 
-def write_new_state(path: Path, state: State) -> bool:
-    """Write a state like `write_state`, but never over another: False when the file exists."""
-    return write_new(path, _parts(path, state), private=True)
+def state_parts(where: str, state: State) -> Iterator[bytes]:
+    """Give the bytes of a state file, after the last check.
 
+    Args:
+        where: What the file is called in messages.
+        state: The state.
 
-def _parts(path: Path, state: State) -> Iterator[bytes]:
-    """Give the bytes of a file, after the last check."""
+    Raises:
+        RefusedError: The state holds numbers that are not finite, or belongs to no model.
+    """
     if state.identity is None:
         raise RefusedError("this state belongs to no model, so it cannot be saved")
     tensors = _tensors(state)
-    _check_finite(str(path), tensors)
+    _check_finite(where, tensors)
     return _sealed(_container(tensors, _metadata(state)))
 
 

@@ -56,11 +56,16 @@ class Keyboard:
             output=output,
         )
 
-    def read(self) -> str | None:
-        """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line."""
+    def read(self, text: str = "", prompt: str = "> ") -> str | None:
+        """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line.
+
+        Args:
+            text: What stands in the line at first.
+            prompt: What stands before it.
+        """
         while True:
             try:
-                return self._session.prompt([("bold", "> ")])
+                return self._session.prompt([("bold", prompt)], default=text)
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text and not self._quiet:
                     note(dim("Ctrl-D or /exit leaves"))

@@ -18,22 +18,35 @@ from cli.conftest import Cli
 from cli.running import COMMAND
 from cli.terminal import Terminal
 
-from rwkv_cli.engine.statefile import inspect_state, read_attachments
+from rwkv_cli.engine.statefile import read_attachments
+from rwkv_cli.store.budget import Budget
+from rwkv_cli.store.library import Library
+from rwkv_cli.tree import Turn
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 
 STORY = b"Tell me a story about a dog.\r"
 
 
+def library(env: dict[str, str]) -> Library:
+    """The conversations of a test."""
+    folder = Path(env["RWKV_DATA_DIR"]) / "chats"
+    return Library(folder, Budget(folder))
+
+
 def commits(env: dict[str, str]) -> list[Path]:
-    """List the saved states, oldest first."""
-    return sorted(Path(env["RWKV_DATA_DIR"]).glob("chats/*/*.rwkvstate"))
+    """List what is kept of conversations."""
+    return sorted(p for p in Path(env["RWKV_DATA_DIR"]).glob("chats/*/*") if p.is_file())
 
 
-def turns(path: Path) -> list[dict[str, str]]:
-    """Read the turns of a saved conversation."""
-    found: list[dict[str, str]] = json.loads(read_attachments(path).transcript)["turns"]
-    return found
+def turns(env: dict[str, str]) -> list[Turn]:
+    """Read the turns of the latest conversation."""
+    return library(env).latest().tree.path()
+
+
+def said(env: dict[str, str]) -> list[str]:
+    """Read the messages of the latest conversation."""
+    return [turn.user for turn in turns(env)]
 
 
 # One message
@@ -43,12 +56,13 @@ def test_a_message_from_a_pipe_is_answered(cli: Cli, tiny: Path) -> None:
     result = cli("chat", "-m", tiny, "-N", "5", "--ban", "0", "--seed", "1", stdin=b"hi\n")
     assert result.code == 0
     assert result.out
-    assert "rwkv chat --continue" in result.err
+    assert "rwkv chat -c" in result.err
 
 
 def test_the_document_comes_before_the_words(cli: Cli, env: dict[str, str], tiny: Path) -> None:
     cli("chat", "-m", tiny, "-N", "1", "what is", "this?", stdin=b"a text")
-    assert turns(commits(env)[-1])[0]["user"] == "a text\nwhat is this?"
+    assert next(turn.finish for turn in turns(env)) == "open"
+    assert said(env) == ["stdin", "what is this?"]
 
 
 @pytest.mark.parametrize("stdin", [None, b"", b" \n"])
@@ -67,12 +81,11 @@ def test_bytes_that_are_no_text_are_a_message_too(
 
 def test_to_continue_reads_nothing_again(cli: Cli, env: dict[str, str], tiny: Path) -> None:
     cli("chat", "-m", tiny, "-N", "3", "a rather long message to begin with " * 5)
-    before = inspect_state(commits(env)[-1]).position
-    result = cli("chat", "--continue", "-N", "1", "hi")
-    last = commits(env)[-1]
+    result = cli("chat", "--continue", "-N", "1", "-v", "hi")
     assert result.code == 0
-    assert len(turns(last)) == 2
-    assert inspect_state(last).position - before <= len("\n\nUser: hi\n\nAssistant:") + 1
+    assert len(turns(env)) == 2
+    assert len(turns(env)[1].prompt) <= len("\n\nUser: hi\n\nAssistant:")
+    assert f"read {len(turns(env)[1].prompt)}" in result.err
 
 
 def test_a_conversation_goes_on_with_its_own_model_format_and_settings(
@@ -80,9 +93,10 @@ def test_a_conversation_goes_on_with_its_own_model_format_and_settings(
 ) -> None:
     cli("chat", "-m", tiny, "--template", "raven", "--top-p", "0.125", "-N", "1", "hi")
     assert cli("chat", "--continue", "-N", "1", "hi").code == 0
-    kept = read_attachments(commits(env)[-1])
-    assert json.loads(kept.transcript)["template"] == "raven"
-    assert json.loads(kept.sampler)["sampling"]["top_p"] == 0.125
+    kept = library(env).latest()
+    assert kept.begin is not None
+    assert kept.begin.template == "raven"
+    assert json.loads(kept.tree.path()[-1].sampler)["sampling"]["top_p"] == 0.125
 
 
 def test_a_banned_token_is_never_used(cli: Cli, env: dict[str, str], tiny: Path) -> None:
@@ -181,7 +195,7 @@ def test_a_conversation_with_commands(env: dict[str, str], tmp_path: Path) -> No
     with chatting(env, "--seed", "1") as terminal:
         assert "/help" in terminal.text()
         assert len(say(terminal, b"Who are you?\r").splitlines()) >= 2
-        assert len(turns(commits(env)[-1])) == 1
+        assert len(turns(env)) == 1
 
         shown = say(terminal, b"/help\r")
         assert all(f"/{name}" in shown for name in ("undo", "retry", "set", "new", "exit"))
@@ -194,26 +208,26 @@ def test_a_conversation_with_commands(env: dict[str, str], tmp_path: Path) -> No
         say(terminal, b"/stats off\r")
 
         say(terminal, b"/retry\r")
-        assert [t["user"] for t in turns(commits(env)[-1])] == ["Who are you?"]
+        assert said(env) == ["Who are you?"]
         say(terminal, b"//etc\r")
-        assert [t["user"] for t in turns(commits(env)[-1])] == ["Who are you?", "/etc"]
+        assert said(env) == ["Who are you?", "/etc"]
         assert "1 turn" in say(terminal, b"/undo\r")
         assert "cannot be taken back" in say(terminal, b"/undo 5\r")
-        assert "number of turns" in say(terminal, b"/undo x\r")
+        assert "takes a number" in say(terminal, b"/undo x\r")
 
         saved = tmp_path / "kept.rwkvstate"
         assert "saved" in say(terminal, f"/save {saved}\r".encode())
-        assert [t["user"] for t in turns(saved)] == ["Who are you?"]
+        assert "Who are you?" in read_attachments(saved).transcript
         assert "/save" in say(terminal, b"/save\r")
         assert "rwkv: " in say(terminal, b"/save /dev/null/x\r")
 
         say(terminal, b"/system Be kind.\r")
         assert "Be kind." in say(terminal, b"/system\r")
         say(terminal, b"hello\r")
-        assert [t["user"] for t in turns(commits(env)[-1])] == ["hello"]
+        assert said(env) == ["hello"]
         terminal.send(b"/exit\r")
         assert terminal.finish() == 0
-        assert "rwkv chat --continue" in terminal.text()
+        assert "rwkv chat -c" in terminal.text()
     history = Path(env["RWKV_DATA_DIR"]) / "history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
     assert "Who are you?" in history.read_text()
@@ -244,11 +258,11 @@ def test_an_interrupt_stops_the_answer_and_keeps_it(env: dict[str, str]) -> None
         terminal.send(b"\x03")
         terminal.wait_for("is kept")
         terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
-        kept = turns(commits(env)[-1])
-        assert kept[0]["finish"] == "interrupt"
-        assert kept[0]["answer"].strip()
+        kept = turns(env)
+        assert kept[0].finish == "interrupt"
+        assert kept[0].answer.strip()
         say(terminal, b"Who are you?\r")
-        assert [t["finish"] for t in turns(commits(env)[-1])][1] in ("stop", "end", "length")
+        assert [t.finish for t in turns(env)][1] in ("stop", "end", "length")
         assert "Ctrl-D" in say_nothing(terminal)
         terminal.send(b"\x04")
         assert terminal.finish() == 0
@@ -294,14 +308,15 @@ def test_a_killed_chat_goes_on_where_it_was(env: dict[str, str]) -> None:
         terminal.send(STORY)
         wait_for_words(terminal, "about a dog.")
         terminal.kill()
-    answer = turns(commits(env)[-1])[0]["answer"].split()
+    answer = turns(env)[0].answer.split()
     with chatting(env, "--continue") as terminal:
         text = " ".join(terminal.text().split())
-        assert "continuing: 1 turn" in text
+        assert "continuing " in text
+        assert "1 turn, " in text
         assert "> Who are you?" in text
         assert " ".join(answer[:5]) in text
         say(terminal, b"And now?\r")
-        assert len(turns(commits(env)[-1])) == 2
+        assert len(turns(env)) == 2
 
 
 @pytest.mark.parametrize("typed", [b"", b"half a mess"])
@@ -322,7 +337,7 @@ def test_a_request_to_end_keeps_the_answer_so_far(env: dict[str, str]) -> None:
         wait_for_words(terminal, "about a dog.")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.finish() == 143
-    assert turns(commits(env)[-1])[0]["answer"].strip()
+    assert turns(env)[0].answer.strip()
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_chat(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, StorageError
-from rwkv_cli.files import read_regular, write_atomic, write_new
+from rwkv_cli.files import read_regular, write_atomic
 
 PARTS = [b"new ", memoryview(b"content")]
 NEW, OLD = b"new content", b"old"
@@ -44,13 +44,10 @@ def test_content_replaces_content(path: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [False, True])
-@pytest.mark.parametrize("write", [write_atomic, write_new])
-def test_private_files_are_the_owners_alone(
-    path: Path, write: Callable[..., object], private: bool
-) -> None:
+def test_private_files_are_the_owners_alone(path: Path, private: bool) -> None:
     before = os.umask(0o022)
     try:
-        write(path, PARTS, private=private)
+        write_atomic(path, PARTS, private=private)
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == (0o600 if private else 0o644)
@@ -146,47 +143,6 @@ def test_failure_while_the_content_is_made_leaves_the_old_file(path: Path) -> No
         write_atomic(path, parts())
     assert path.read_bytes() == OLD
     assert os.listdir(path.parent) == ["file"]
-
-
-def test_new_file_never_replaces_another(path: Path) -> None:
-    assert write_new(path, [OLD])
-    assert not write_new(path, PARTS)
-    assert path.read_bytes() == OLD
-    assert os.listdir(path.parent) == ["file"]
-
-
-@pytest.mark.parametrize(("call", "turn"), [("open", 1), ("fsync", 1), ("fsync", 2), ("open", 2)])
-def test_failed_new_file_is_not_there(
-    path: Path, call: str, turn: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, call, _failing(getattr(os, call), turn))
-    with pytest.raises(StorageError, match="cannot write"):
-        write_new(path, PARTS)
-    assert os.listdir(path.parent) == []
-
-
-def _no_links(*args: Any, **kwargs: Any) -> None:
-    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-
-
-def test_file_systems_without_hard_links_are_served(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "link", _no_links)
-    assert write_new(path, PARTS)
-    assert not write_new(path, [OLD])
-    assert path.read_bytes() == NEW
-    assert os.listdir(path.parent) == ["file"]
-
-
-def test_without_hard_links_a_failed_new_file_is_not_there_either(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "link", _no_links)
-    monkeypatch.setattr(os, "replace", _failing(os.replace, 1))
-    with pytest.raises(StorageError):
-        write_new(path, PARTS)
-    assert os.listdir(path.parent) == []
 
 
 def test_folders_that_cannot_be_synced_are_served(

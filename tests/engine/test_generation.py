@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.scripted import CUTTING, END, TABLE, scripted, text_of, ways
+from oracle.scripted import CUTTING, END, TABLE, TableTokenizer, scripted, text_of, ways
 
 from rwkv_cli.engine.model import Model
 from rwkv_cli.generation import Event, Generation, Randomness, saved_sampler
@@ -60,12 +60,19 @@ def _check_state(generation: Generation, shown: bytes) -> None:
 
 
 def _check_penalties(generation: Generation, script: Sequence[int], shown: bytes) -> None:
-    """Counted must be the tokens that were shown whole, and no others."""
-    penalties, length = Penalties(), 0
+    """Counted must be the tokens of what was shown: those that were shown whole, then those of
+    the part of one that a stop string cut.
+    """
+    penalties, whole = Penalties(), 0
     for token in script:
-        length += len(TABLE[token])
-        if length > len(shown):
+        if whole + len(TABLE[token]) > len(shown):
+            rest = TableTokenizer().encode(shown[whole:])
             break
+        whole += len(TABLE[token])
+        penalties.record(token, TABLE[token], GREEDY.penalty_decay)
+    else:
+        rest = []
+    for token in rest:
         penalties.record(token, TABLE[token], GREEDY.penalty_decay)
     assert generation.state.attachments.penalty_ids.tolist() == penalties.ids.tolist()
     assert np.array_equal(generation.state.attachments.penalty_counts, penalties.counts)

@@ -1,0 +1,210 @@
+"""Beginning conversations: new ones, saved ones, copies; with the model they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rwkv_cli.cli.loading import Loading, drawing, load
+from rwkv_cli.cli.settings import Settings
+from rwkv_cli.engine.model import Model, Progress
+from rwkv_cli.engine.state import Attachments
+from rwkv_cli.hub import resolve
+from rwkv_cli.places import chats_folder, models_folder
+from rwkv_cli.render.sanitize import safe
+from rwkv_cli.render.streams import note
+from rwkv_cli.session import Conversation, Log, Manner, MemoryLog, now
+from rwkv_cli.session.retell import retold
+from rwkv_cli.store.budget import Budget
+from rwkv_cli.store.chatlog import ChatLog
+from rwkv_cli.store.library import Library
+from rwkv_cli.store.records import Begin, check_identity
+from rwkv_cli.text.templates import load_template
+from rwkv_cli.tree import Turn
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.state import State
+
+
+def open_library() -> Library:
+    """Give the conversations of this user."""
+    folder = chats_folder()
+    budget = Budget(folder)
+    return Library(folder, budget, warn=lambda text: note(f"rwkv: {safe(text)}"))
+
+
+class Opening:
+    """Begins conversations as the command line wants them.
+
+    Args:
+        settings: What is set.
+        flags: What the command line says.
+        library: All conversations.
+        log: The one to begin or to go on with.
+        loading: The model, on its way.
+
+    Attributes:
+        log: The one on the disk that is gone on with.
+        is_resumed: Whether it was there before.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flags: dict[str, Any],
+        library: Library,
+        log: ChatLog,
+        loading: Loading,
+    ) -> None:
+        self._settings, self._flags, self.library = settings, flags, library
+        self.log, self.loading = log, loading
+        self.is_resumed = log.begin is not None
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether turns are only in memory though they should not be."""
+        return not self._flags["no_save"] and bool(self.log.tree.turns) and self.log.unsaved > 0
+
+    @property
+    def saved_id(self) -> str:
+        """Name of the conversation, once something of it is on the disk."""
+        kept = not self._flags["no_save"] and self.log.tree.turns and not self.log.unsaved
+        return self.log.id if kept else ""
+
+    def conversation(self, *, quiet: bool) -> Conversation:
+        """Wait for the model, then begin or go on.
+
+        Raises:
+            RwkvError: The model cannot be loaded, or is not the conversation's.
+        """
+        model = self.loading.result(quiet=quiet)
+        if self.is_resumed:
+            if self._flags["rebuild"]:
+                return self._told_to(model, self.log, None)
+            return self.resumed(model, self.log)
+        path = self._flags["state"]
+        base = model.load_state(path) if path else None
+        return self._new(model, self._settings.system or "", base)
+
+    def resumed(self, model: Model, log: ChatLog) -> Conversation:
+        """Go on with a saved conversation.
+
+        Raises:
+            MismatchError: It belongs to another model.
+        """
+        assert log.begin is not None
+        check_identity(log.begin, model.identity)
+        if not self._flags["no_save"]:
+            log.recover()
+        self.log = log
+        return self._conversation(model, log, log.begin, log.base(model.load_state))
+
+    def anew(self, old: Conversation, system: str) -> Conversation:
+        """Begin a new conversation with the same model and manner."""
+        conversation = self._new(old.model, system, None)
+        conversation.manner = old.manner
+        return conversation
+
+    def copy(self, old: Conversation) -> Conversation:
+        """Begin a conversation with a copy of the turns of another."""
+        if self._flags["no_save"]:
+            return old
+        source, begin = self.log, self.log.begin
+        assert begin is not None
+        forked = f"{source.id}@{old.tree.head}"
+        self._plan(replace(begin, forked=forked, turns=tuple(old.turns)), old.base)
+        self.log.save()
+        self.log.adopt(source)
+        old.move_to(self.log)
+        return old
+
+    def with_model(self, old: Conversation, name: str, progress: Progress) -> Conversation:
+        """Go on in a copy with another model, which reads everything again.
+
+        Raises:
+            RwkvError: There is no such model, or it cannot be loaded.
+        """
+        path = resolve(name, models_folder())
+        model = load(path, replace(self._settings, model=str(path)), quiet=self._flags["quiet"])
+        same = model.identity.tokenizer == old.model.identity.tokenizer
+        turns = old.turns if same else self._retold(old, model)
+        conversation = self._copied(model, old.system, old.template.name, tuple(turns))
+        conversation.manner = old.manner
+        conversation.prepare(progress)
+        return conversation
+
+    def _told_to(self, model: Model, log: ChatLog, progress: Progress | None) -> Conversation:
+        """Copy a conversation for another model than its own."""
+        begin = log.begin
+        assert begin is not None
+        turns = log.tree.path()
+        if begin.identity.tokenizer != model.identity.tokenizer:
+            template = load_template(begin.template)
+            turns = list(retold(turns, model.tokenizer, template, begin.system))
+        conversation = self._copied(model, begin.system, begin.template, tuple(turns))
+        conversation.prepare(progress)
+        return conversation
+
+    @staticmethod
+    def _retold(old: Conversation, model: Model) -> list[Turn]:
+        return list(retold(old.turns, model.tokenizer, old.template, old.system))
+
+    def _copied(
+        self, model: Model, system: str, template: str, turns: tuple[Turn, ...]
+    ) -> Conversation:
+        begin = replace(self._begin(model, system, based=False), template=template, turns=turns)
+        log = self._plan(begin, None)
+        self.is_resumed = True
+        return self._conversation(model, log, begin, None)
+
+    def _new(self, model: Model, system: str, base: State | None) -> Conversation:
+        begin = self._begin(model, system, based=base is not None)
+        return self._conversation(model, self._plan(begin, base), begin, base)
+
+    def _begin(self, model: Model, system: str, *, based: bool) -> Begin:
+        return Begin(
+            id="",
+            model_name=model.name,
+            model_path=str(model.path),
+            identity=model.identity,
+            template=self._settings.template or model.template,
+            system=system,
+            based=based,
+            created=now(),
+        )
+
+    def _plan(self, begin: Begin, base: State | None) -> ChatLog:
+        """Plan a conversation of its own, in a place that is new unless the present one is."""
+        if self.log.begin is not None:
+            self.log = self.library.new()
+        self.log.plan(replace(begin, id=self.log.id), base)
+        return self.log
+
+    def _conversation(
+        self, model: Model, log: ChatLog, begin: Begin, base: State | None
+    ) -> Conversation:
+        template = load_template(self._settings.template or begin.template)
+        template.turn("", self._settings.think)
+        kept: Log = MemoryLog(log) if self._flags["no_save"] else log
+        manner = self._manner(model, template.name, log, base)
+        return Conversation(model, template, manner, kept, system=begin.system, base=base)
+
+    def _manner(self, model: Model, template: str, log: ChatLog, base: State | None) -> Manner:
+        """Settle how answers are made; what was set on the command line overrules what was
+        saved.
+        """
+        samplers = [turn.sampler for turn in log.tree.path() if turn.sampler]
+        saved = base.attachments if base else None
+        if samplers:
+            saved = Attachments(sampler=samplers[-1])
+        settings = self._settings
+        sampling, randomness = drawing(settings, self._flags["ban"], model, saved, template)
+        if samplers:  # the stream told the alternatives of that turn apart
+            randomness = replace(randomness, stream=0)
+        return Manner(sampling, randomness, settings.max_tokens or 4096, settings.think)
+
+
+def model_of(log: ChatLog) -> Path | None:
+    """Tell which weights file a saved conversation was held with."""
+    return Path(log.begin.model_path) if log.begin else None

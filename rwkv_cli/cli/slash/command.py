@@ -1,0 +1,36 @@
+"""What a command of the chat is, and what several of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from rwkv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rwkv_cli.cli.repl import Repl
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        act: Does it, given what follows its name.
+        usage: What follows its name, for the help.
+        help: What it does, in a few words.
+    """
+
+    act: Callable[[Repl, str], None]
+    usage: str
+    help: str
+
+
+def count_of(argument: str, name: str) -> int:
+    """Read how often; once when nothing is said.
+
+    Raises:
+        UsageError: It is no number.
+    """
+    if argument and not (argument.isdecimal() and len(argument) < 10):
+        raise UsageError(f"/{name} takes a number, not {argument!r}")
+    return int(argument or 1)

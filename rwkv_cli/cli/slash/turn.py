@@ -1,0 +1,102 @@
+"""Commands about the last turn: another answer, more of it, other words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rwkv_cli.cli.loading import interruptible
+from rwkv_cli.cli.slash.command import Command
+from rwkv_cli.errors import UsageError
+from rwkv_cli.render.progress import counted, dim
+from rwkv_cli.render.sanitize import safe_lines
+from rwkv_cli.render.streams import note
+from rwkv_cli.session import again
+
+if TYPE_CHECKING:
+    from rwkv_cli.cli.repl import Repl
+
+_MOST = 16  # answers of /best
+
+
+def _retry(repl: Repl, argument: str) -> None:
+    """Answer the last message again, differently; the old answer stays in the tree."""
+    with repl.reading() as progress:
+        reply = again.retry(repl.conversation, progress)
+    repl.show(reply)
+
+
+def _continue(repl: Repl, argument: str) -> None:
+    """Go on with an answer that was stopped or cut."""
+    with repl.reading() as progress:
+        reply = again.proceed(repl.conversation, progress)
+    repl.show(reply)
+
+
+def _edit(repl: Repl, argument: str) -> None:
+    """Change a message of the user, which is then answered, or the words of the model."""
+    conversation = repl.conversation
+    name, _, whose = argument.partition(" ")
+    if name == "answer":
+        name, whose = "", "answer"
+    turn = conversation.tree.turns.get(conversation.tree.find(name)) if name else None
+    turn = turn or (conversation.turns[-1] if conversation.turns else None)
+    if turn is None:
+        raise UsageError("there is no turn to edit")
+    if whose.strip() == "answer":
+        text = repl.type_again(turn.answer.strip())
+        if text is not None:
+            with repl.reading() as progress:
+                again.rewrite(conversation, turn.id, text, progress)
+            note(dim("the answer has your words now; the old one stays in the tree"))
+        return
+    text = repl.type_again(turn.user)
+    if text is not None:
+        conversation.goto(turn.parent)
+        repl.answer(text)
+
+
+def _best(repl: Repl, argument: str) -> None:
+    """Draw several answers in one batch, and choose one; all of them stay in the tree."""
+    number, _, message = argument.partition(" ")
+    if not number.isdecimal() or not 2 <= int(number[:6]) <= _MOST:
+        raise UsageError(f"/best takes how many answers, 2 to {_MOST}, such as /best 3")
+    with repl.reading() as progress:
+        found = again.candidates(repl.conversation, int(number), message.strip(), progress)
+    done = 0
+    with interruptible(found), repl.counting("answering") as shown:
+        for running in found:
+            done += running
+            shown(done)
+    for index, text in enumerate(found.texts, 1):
+        note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
+        note(safe_lines(text.decode("utf-8", "replace").strip()))
+    chosen = repl.choose(len(found.texts))
+    turn = again.choose(repl.conversation, found, chosen)
+    note(dim(f"going on from answer {chosen + 1}, turn {repl.conversation.tree.label(turn.id)}"))
+
+
+def _alt(repl: Repl, argument: str) -> None:
+    """Go to another answer of the same message."""
+    conversation = repl.conversation
+    turn = conversation.answered()
+    beside = [other.id for other in conversation.tree.siblings(turn.id)]
+    at = beside.index(turn.id)
+    steps = {"": 1, "next": 1, "prev": -1}
+    if argument in steps:
+        at = (at + steps[argument]) % len(beside)
+    elif argument.isdecimal() and 1 <= int(argument[:6]) <= len(beside):
+        at = int(argument) - 1
+    else:
+        raise UsageError(f"/alt takes next, prev or 1 to {len(beside)}")
+    conversation.goto(beside[at])
+    note(dim(f"answer {at + 1} of {len(beside)}"))
+    repl.show_last()
+
+
+COMMANDS = {
+    "retry": Command(_retry, "", "another answer to your last message"),
+    "continue": Command(_continue, "", "go on with an answer that was cut"),
+    "edit": Command(_edit, "[TURN] [answer]", "change your message, or the model's answer"),
+    "best": Command(_best, "N [MESSAGE]", "N answers in one batch, to choose from"),
+    "alt": Command(_alt, "[next|prev|N]", "another of the answers there are"),
+}
