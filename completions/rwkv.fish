@@ -2,6 +2,7 @@
 complete -c rwkv -n __fish_use_subcommand -f
 complete -c rwkv -n __fish_use_subcommand -a chat -d 'Talk with a model; the conversation is kept.'
 complete -c rwkv -n __fish_use_subcommand -a generate -d 'Continue a text, or answer a question about one.'
+complete -c rwkv -n __fish_use_subcommand -a chats -d 'List, show, search and export conversations.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
@@ -79,6 +80,18 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l quiet -d 'Nothing 
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -f -a 'ls show search export import rename rm md json jsonl openai'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l tree -d 'With show: all turns, not only the last way'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l format -d 'Of export' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l output -d 'With export: write there, not to stdout' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l all -d 'With export, rm: all conversations'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l yes -d 'With rm: do not ask'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l json -d 'With ls, search: one JSON object a line'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l json -d 'One JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l tensors -d 'List every tensor as well'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l quiet -d 'Nothing on stderr but errors'

@@ -116,7 +116,8 @@ def _first(flags: dict[str, Any], *, piped: bool) -> tuple[str, Prompt]:
 
 def _text_of(documents: Prompt) -> str:
     """Read what was piped as a message."""
-    return b"".join(Prompt(piped=documents.piped).document()).decode("utf-8", "surrogateescape")
+    piped = b"".join(Prompt(piped=documents.piped).document())
+    return piped.decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def _log(library: Library, flags: dict[str, Any]) -> ChatLog:

@@ -1,13 +1,24 @@
-"""Conversations as text for people."""
+"""Conversations as text: for people, for this program, for others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
+from rwkv_cli.engine.identity import Identity
+from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.render.progress import counted
-from rwkv_cli.tree import OPEN, Tree, Turn
+from rwkv_cli.store.chatlog import ChatLog
+from rwkv_cli.store.records import Begin
+from rwkv_cli.tree import BEGINNING, EDITED, OPEN, Tree, Turn, new_id
+
+KIND = "rwkv-chat"
+VERSION = 1
 
 _WIDTH = 60
+_ROLES = {"system", "user", "assistant"}
 
 
 def as_markdown(turns: Sequence[Turn], system: str, name: str) -> str:
@@ -20,6 +31,131 @@ def as_markdown(turns: Sequence[Turn], system: str, name: str) -> str:
         else:
             parts += [f"**You**\n\n{turn.user}", f"**Model**\n\n{turn.answer.strip()}"]
     return "\n\n".join(parts) + "\n"
+
+
+def messages(turns: Sequence[Turn], system: str) -> list[dict[str, str]]:
+    """Give what was said as OpenAI messages; of material there is the name alone."""
+    found = [{"role": "system", "content": system}] if system else []
+    for turn in turns:
+        if turn.finish == OPEN:
+            found.append({"role": "user", "content": f"[{turn.user}]"})
+        else:
+            found.append({"role": "user", "content": turn.user})
+            found.append({"role": "assistant", "content": turn.answer.strip()})
+    return found
+
+
+def as_openai(log: ChatLog) -> str:
+    """Write the messages to where the conversation stands as one JSON object."""
+    assert log.begin is not None
+    said = {"messages": messages(log.tree.path(), log.begin.system)}
+    return json.dumps(said, ensure_ascii=True, indent=2) + "\n"
+
+
+def as_jsonl(log: ChatLog) -> str:
+    """Write the same on one line."""
+    return json.dumps(json.loads(as_openai(log)), ensure_ascii=True) + "\n"
+
+
+def as_json(log: ChatLog) -> str:
+    """Write everything: all turns with their tokens and settings, tags and name."""
+    assert log.begin is not None
+    content = {
+        "kind": KIND,
+        "version": VERSION,
+        "begin": {**asdict(log.begin), "turns": []},
+        "turns": [
+            {**asdict(turn), "prompt": list(turn.prompt), "reply": list(turn.reply)}
+            for turn in log.tree.turns.values()
+        ],
+        "head": log.tree.head,
+        "tags": log.tree.tags,
+        "name": log.tree.name,
+    }
+    return json.dumps(content, ensure_ascii=True) + "\n"
+
+
+def _markdown(log: ChatLog) -> str:
+    assert log.begin is not None
+    return as_markdown(log.tree.path(), log.begin.system, log.tree.name)
+
+
+FORMATS: dict[str, Callable[[ChatLog], str]] = {
+    "md": _markdown,
+    "json": as_json,
+    "jsonl": as_jsonl,
+    "openai": as_openai,
+}
+
+
+def read_json(content: Any, where: str) -> tuple[Begin, Tree]:
+    """Read what `as_json` wrote.
+
+    Raises:
+        RefusedError: It is something else.
+    """
+    try:
+        if content["kind"] != KIND or content["version"] != VERSION:
+            raise ValueError(content["kind"])
+        begun = content["begin"]
+        begin = Begin(**{**begun, "identity": Identity(**begun["identity"]), "turns": ()})
+        tree = Tree(name=_text(content["name"]))
+        for row in content["turns"]:
+            fields: dict[str, Any] = {
+                key: _ids(value) if key in _TOKENS else _text(value) for key, value in row.items()
+            }
+            tree.add(Turn(**fields))
+        tree.tags = {_text(name): _known(tree, to) for name, to in content["tags"].items()}
+        tree.head = _known(tree, content["head"])
+        return begin, tree
+    except (UsageError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RefusedError(f"{where}: is no conversation of this program") from error
+
+
+_TOKENS = ("prompt", "reply")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    ids: tuple[int, ...] = tuple(value)
+    if not all(type(token) is int and 0 <= token < 1 << 32 for token in ids):
+        raise TypeError
+    return ids
+
+
+def _known(tree: Tree, turn: object) -> str:
+    if turn != BEGINNING and turn not in tree.turns:
+        raise KeyError(turn)
+    return str(turn)
+
+
+def read_messages(content: Any, where: str) -> tuple[str, list[Turn]]:
+    """Read OpenAI messages: the system text, and turns that have no tokens yet.
+
+    Raises:
+        RefusedError: They are none, or do not alternate.
+    """
+    rows: Any = content.get("messages") if isinstance(content, dict) else content
+    try:
+        said = [(row["role"], _text(row["content"])) for row in rows]
+    except (KeyError, TypeError) as error:
+        raise RefusedError(f"{where}: holds no messages with a role and a text") from error
+    if not said or any(role not in _ROLES for role, _ in said):
+        raise RefusedError(f"{where}: a role is not one of {', '.join(sorted(_ROLES))}")
+    system = said.pop(0)[1] if said[0][0] == "system" else ""
+    roles = [role for role, _ in said]
+    if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
+        raise RefusedError(f"{where}: user and assistant do not take turns, the user first")
+    turns: list[Turn] = []
+    for (_, user), (_, answer) in zip(said[::2], said[1::2], strict=True):
+        parent = turns[-1].id if turns else BEGINNING
+        turns.append(Turn(new_id(), parent, user, f" {answer}", (), (), EDITED))
+    return system, turns
 
 
 def summary(tree: Tree) -> str:

@@ -138,6 +138,11 @@ def _width(descriptor: int) -> int:
         return 80
 
 
+def terminal_width() -> int:
+    """Give the columns that a picture on stdout may take."""
+    return _width(STDOUT)
+
+
 def stdout_sink() -> Sink:
     """Choose the sink for stdout: a terminal gets text, everything else gets bytes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
@@ -99,13 +100,16 @@ class Library:
         found = [log for log in logs if log.tree.name.casefold() == wanted]
         found = found or [log for log in logs if _says(log, wanted.split())]
         if not found:
-            raise NotFoundError(
-                f"there is no conversation {text!r}", hint="/chats in rwkv chat lists them"
-            )
+            raise NotFoundError(f"there is no conversation {text!r}", hint="rwkv chats lists them")
         if len(found) > 1:
             names = ", ".join(log.id for log in found[:5])
             raise UsageError(f"{len(found)} conversations are meant by {text!r}: {names}")
         return found[0]
+
+    def search(self, words: Sequence[str]) -> list[ChatLog]:
+        """Read the conversations in which all of some words stand, the latest first."""
+        wanted = [word.casefold() for word in words]
+        return [log for log in self.recent() if _says(log, wanted)]
 
     def remove(self, chat: str) -> None:
         """Delete a conversation with all of its states.
@@ -139,7 +143,8 @@ class Library:
         return newest
 
 
-def _says(log: ChatLog, words: list[str]) -> bool:
+def _says(log: ChatLog, words: Sequence[str]) -> bool:
     """Tell whether all words stand in a conversation."""
-    said = " ".join(f"{turn.user} {turn.answer}" for turn in log.tree.turns.values()).casefold()
+    turns = log.tree.turns.values()
+    said = " ".join([log.tree.name, *(f"{turn.user} {turn.answer}" for turn in turns)]).casefold()
     return bool(words) and all(word in said for word in words)
