@@ -22,6 +22,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l prefill -d 'What the f
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l max-tokens -d 'Longest answer, in tokens (4096)' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l interactive -d 'After piped text, go on at the keyboard'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l rebuild -d 'Read a conversation again with another model'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l no-cache -d 'Keep and use no states of prompts'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l no-save -d 'Leave nothing on the disk'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l temperature -d '0: always the likeliest token' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l top-p -d 'Keep the likeliest up to this sum' -x
@@ -53,6 +54,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l think -d 'Off, fas
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l max-tokens -d 'Longest answer, in tokens (512; chat 4096)' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l stop -d 'End before this text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l state -d 'Go on from a saved state' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-cache -d 'Keep and use no states of prompts'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l save-state -d 'Save the state at the end' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l prompt-tokens -d 'Read token ids such as 1,2,3 instead of text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l output -d 'Write there instead of stdout' -r -F

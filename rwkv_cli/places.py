@@ -66,6 +66,15 @@ def cache_folder() -> Path:
     return folder
 
 
+def prefix_folder() -> Path:
+    """Where the states of prompts are kept that were read.
+
+    Raises:
+        StorageError: There is no home folder.
+    """
+    return cache_folder() / "prefix"
+
+
 def named_native_library() -> Path | None:
     """Give the C++ library to use instead of our own: `RWKV_NATIVE_LIBRARY`."""
     named = os.environ.get("RWKV_NATIVE_LIBRARY")

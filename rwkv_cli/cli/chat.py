@@ -39,6 +39,7 @@ from rwkv_cli.store.library import Library
 )
 @click.option("-i", "--interactive", is_flag=True, help="After piped text, go on at the keyboard.")
 @click.option("--rebuild", is_flag=True, help="Read a conversation again with another model.")
+@click.option("--no-cache", is_flag=True, help="Keep and use no states of prompts.")
 @click.option("--no-save", is_flag=True, help="Leave nothing on the disk.")
 @sampling_options
 @model_options
@@ -73,7 +74,10 @@ def chat(**flags: Any) -> None:
     repl = Repl(opening, flags)
     if flags["name"]:
         repl.conversation.log.rename(flags["name"])
-    repl.run(first, documents, interactive=not piped or flags["interactive"])
+    try:
+        repl.run(first, documents, interactive=not piped or flags["interactive"])
+    finally:
+        opening.cache.close()
 
 
 def _check(flags: dict[str, Any], resuming: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments
 from rwkv_cli.hub import resolve
-from rwkv_cli.places import chats_folder, models_folder
+from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
 from rwkv_cli.session import Conversation, Log, Manner, MemoryLog, now
@@ -19,6 +20,7 @@ from rwkv_cli.session.retell import retold
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.library import Library
+from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.store.records import Begin, check_identity
 from rwkv_cli.text.templates import load_template
 from rwkv_cli.tree import Turn
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def open_library() -> Library:
     """Give the conversations of this user."""
     folder = chats_folder()
-    budget = Budget(folder)
+    budget = Budget(folder, prefix_folder())
     return Library(folder, budget, warn=lambda text: note(f"rwkv: {safe(text)}"))
 
 
@@ -60,6 +62,9 @@ class Opening:
         self._settings, self._flags, self.library = settings, flags, library
         self.log, self.loading = log, loading
         self.is_resumed = log.begin is not None
+        place = prefix_folder()
+        wanted = not (flags["no_save"] or flags["no_cache"])
+        self.cache = PrefixCache(place, budget=Budget(chats_folder(), place), enabled=wanted)
 
     @property
     def unsaved(self) -> bool:
@@ -188,7 +193,15 @@ class Opening:
         template.turn("", self._settings.think)
         kept: Log = MemoryLog(log) if self._flags["no_save"] else log
         manner = self._manner(model, template.name, log, base)
-        return Conversation(model, template, manner, kept, system=begin.system, base=base)
+        return Conversation(
+            model, template, manner, kept, system=begin.system, base=base, read=self._read
+        )
+
+    def _read(
+        self, model: Model, tokens: Sequence[int], state: State, progress: Progress | None
+    ) -> int:
+        """Read the first prompt, which others may have begun with too."""
+        return self.cache.read(model, [tokens], state, (), progress).cached
 
     def _manner(self, model: Model, template: str, log: ChatLog, base: State | None) -> Manner:
         """Settle how answers are made; what was set on the command line overrules what was

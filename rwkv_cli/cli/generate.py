@@ -18,8 +18,11 @@ from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import UsageError
+from rwkv_cli.places import chats_folder, prefix_folder
 from rwkv_cli.render.progress import Progress, hint
 from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
+from rwkv_cli.store.budget import Budget
+from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.text.templates import load_template
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ _SEPARATOR = 8  # tokens at the end of a state that can hold what stands between
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
 @click.option("--state", metavar="FILE", help="Go on from a saved state.")
+@click.option("--no-cache", is_flag=True, help="Keep and use no states of prompts.")
 @click.option("--save-state", metavar="FILE", help="Save the state at the end.")
 @click.option(
     "--prompt-tokens", metavar="IDS", help="Read token ids such as 1,2,3 instead of text."
@@ -81,10 +85,12 @@ def generate(**flags: Any) -> None:
         raise UsageError("--think is for chat turns", hint="add --chat")
     # A closed stdout, or a file that cannot be written, is found before minutes are spent.
     sink: Sink = FileSink(Path(flags["output"])) if flags["output"] else stdout_sink()
+    job = _Job(flags, settings, prompt, mode, sink)
     try:
-        _Job(flags, settings, prompt, mode, sink).run()
+        job.run()
     finally:
         sink.close()
+        job.cache.close()
 
 
 def _checked_prompt(flags: dict[str, Any]) -> Prompt:
@@ -120,6 +126,9 @@ class _Job:
         self.flags, self.settings, self.prompt, self.mode = flags, settings, prompt, mode
         self.sink, self.quiet, self.json = sink, flags["quiet"], flags["as_json"]
         self.text = bytearray()
+        folder = prefix_folder()
+        budget = Budget(chats_folder(), folder)
+        self.cache = PrefixCache(folder, budget=budget, enabled=not flags["no_cache"])
         self.figures = Run(mode)
         self.began = time.monotonic()
 
@@ -153,23 +162,35 @@ class _Job:
             UsageError: There is nothing to read and nothing to go on from.
         """
         start = time.monotonic()
-        progress = Progress(
-            "reading the prompt", "bytes", self.prompt.size(), enabled=not self.quiet
-        )
-        self._bytes_read = 0
+        progress = Progress("reading the prompt", "tokens", None, enabled=not self.quiet)
+        self._bytes_read, self._expected, self._seams = 0, 0, list[int]()
+
+        def update(count: int) -> None:
+            progress.expect(self._expected)
+            progress.update(count)
+
+        tokens = self._counted(self._tokens(model, state))
         try:
-            before = state.position
-            count = model.advance_stream(
-                self._tokens(model, state), state, lambda _: progress.update(self._bytes_read)
-            )
+            reading = self.cache.read(model, tokens, state, self._seams, update)
         finally:
             progress.finish()
+        count = reading.total
         if count:
             state.attachments = replace(state.attachments, tail=b"")
         if state.logits is None:
             raise UsageError("the prompt is empty")
-        self.figures.prompt_tokens = state.position - before
+        self.figures.prompt_tokens = count
+        self.figures.cached_tokens = reading.cached
         self.figures.prefill_s = time.monotonic() - start
+
+    def _counted(self, pieces: Iterator[list[int]]) -> Iterator[list[int]]:
+        for piece in pieces:
+            self._expected += len(piece)
+            yield piece
+
+    def _seam(self) -> None:
+        """A part of the text ends here: others may go on differently."""
+        self._seams.append(self._bytes_read)
 
     def _tokens(self, model: Model, state: State) -> Iterator[list[int]]:
         """Give what is to be read, as tokens."""
@@ -182,7 +203,7 @@ class _Job:
 
     def _pieces(self, model: Model, state: State) -> Iterator[bytes]:
         """Give what is to be read, as text, echoing it on the way."""
-        text = raw_text(self.prompt)
+        text = raw_text(self.prompt, self._seam)
         if self.mode == "chat" and (self.prompt.has_document or self.prompt.words is not None):
             template = load_template(self.settings.template or model.template)
             last = b"".join(map(model.tokenizer.token_bytes, state.tokens[-_SEPARATOR:]))
@@ -190,7 +211,8 @@ class _Job:
             # With a saved state, only a flag means a system text: that of the settings was read.
             system = self.flags["system"] if state.position else self.settings.system
             start += template.system(system or "")
-            text = chat_text(self.prompt, template, start, self.settings.think)
+            text = chat_text(self.prompt, template, start, self.settings.think, self._seam)
+            self._seams.append(len(start.encode("utf-8", "surrogateescape")))
         elif not self.flags["echo"] and not self.quiet:
             self._show_words()
         for piece in text:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.render.streams import STDIN, read_blocks, read_stdin, stdin_is_piped
 from rwkv_cli.text.templates import ChatTemplate
+
+Ended = Callable[[], None]
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -38,9 +40,12 @@ class Prompt:
         """Whether there is more than words."""
         return bool(self.files or self.piped)
 
-    def document(self) -> Iterator[bytes]:
+    def document(self, ended: Ended = lambda: None) -> Iterator[bytes]:
         """Give the files, then stdin, in blocks: bytes as they are, but for a leading byte order
         mark.
+
+        Args:
+            ended: Called after each of them.
 
         Raises:
             NotFoundError: A file does not exist.
@@ -48,8 +53,10 @@ class Prompt:
         """
         for name in self.files:
             yield from _without_bom(read_stdin() if name == "-" else _read_file(Path(name)))
+            ended()
         if self.piped:
             yield from _without_bom(itertools.chain([self.piped], read_stdin()))
+            ended()
 
     def size(self) -> int | None:
         """Give the bytes of the whole, as far as they can be known before reading."""
@@ -80,9 +87,9 @@ def gather(words: Sequence[str], files: Sequence[str]) -> Prompt:
     return Prompt(" ".join(words) if words else None, tuple(files), piped)
 
 
-def raw_text(prompt: Prompt) -> Iterator[bytes]:
+def raw_text(prompt: Prompt, ended: Ended = lambda: None) -> Iterator[bytes]:
     """Give exactly the text that is to be continued: the document, then the words."""
-    yield from prompt.document()
+    yield from prompt.document(ended)
     if prompt.words is not None:
         yield prompt.words.encode("utf-8", "surrogateescape")
 
@@ -103,7 +110,11 @@ def beginning(template: ChatTemplate, before: bytes | None) -> str:
 
 
 def chat_text(
-    prompt: Prompt, template: ChatTemplate, start: str, think: str | None
+    prompt: Prompt,
+    template: ChatTemplate,
+    start: str,
+    think: str | None,
+    ended: Ended = lambda: None,
 ) -> Iterator[bytes]:
     """Give one chat turn in the format of the template: the document first, the instruction last.
 
@@ -112,16 +123,17 @@ def chat_text(
         template: The format.
         start: What stands before the turn.
         think: Mode of thinking; None is the template's default.
+        ended: Called after each part of the document.
     """
     mark = "\ue000rwkv\ue000"  # stands for the message while the template is cut around it
     head, tail = template.turn(mark, think).split(mark)
     yield (start + head).encode("utf-8", "surrogateescape")
-    yield from template.clean_stream(_message(prompt))
+    yield from template.clean_stream(_message(prompt, ended))
     yield tail.encode()
 
 
-def _message(prompt: Prompt) -> Iterator[bytes]:
-    yield from prompt.document()
+def _message(prompt: Prompt, ended: Ended) -> Iterator[bytes]:
+    yield from prompt.document(ended)
     if prompt.words is not None:
         if prompt.has_document:
             yield b"\n"

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rwkv_cli.store.library import Library
 
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
+_UNSAVED = (
+    "the conversation goes on in memory, and the next turn tries to save it again; "
+    "--no-save leaves nothing on the disk from the beginning"
+)
 _LEAVE = {"exit", "quit", "bye", ":q"}
 
 
@@ -96,11 +100,8 @@ class Repl:
             if error is self._failure:
                 raise
             note(f"rwkv: {safe(error.message)}")
-            hint = error.hint
-            if isinstance(error, StorageError) and self._opening.unsaved:
-                hint = "the conversation goes on in memory; the next turn tries to save it again"
-            if hint:
-                note(f"  {safe(hint)}")
+            if error.hint:
+                note(f"  {safe(error.hint)}")
         except KeyboardInterrupt:
             note(dim("interrupted; nothing was changed"))
 
@@ -141,7 +142,12 @@ class Repl:
         """Show an answer as it comes; tell why it ended."""
         began = time.monotonic()
         with interruptible(reply.generation) as interrupts:
-            self._write(reply)
+            try:
+                self._write(reply)
+            except StorageError as error:
+                if self._opening.unsaved:
+                    raise StorageError(error.message, hint=_UNSAVED) from error
+                raise
             seconds = time.monotonic() - began
         count, state = reply.generation.count, reply.generation.state
         read = f"read {reply.read}" + (f", {reply.cached} cached" if reply.cached else "")

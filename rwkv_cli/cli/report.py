@@ -23,7 +23,8 @@ class Run:
 
     Attributes:
         mode: "raw" or "chat".
-        prompt_tokens: Tokens read.
+        prompt_tokens: Tokens of the prompt.
+        cached_tokens: How many of them did not have to be read.
         load_s: Seconds to load the model.
         prefill_s: Seconds to read the prompt.
         first_s: Seconds from the start of the command to the first token; None when there was none.
@@ -32,6 +33,7 @@ class Run:
 
     mode: str
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     load_s: float = 0.0
     prefill_s: float = 0.0
     first_s: float | None = None
@@ -45,11 +47,14 @@ def report(run: Run, generation: Generation, *, verbose: bool) -> None:
     parts = (
         [counted(count, "token"), speed(count, run.decode_s), why] if count else ["no tokens", why]
     )
+    if run.cached_tokens:
+        parts.insert(0, f"cached {run.cached_tokens:,} of {counted(run.prompt_tokens, 'token')}")
     if verbose:
         parts = [
             f"mode {run.mode}",
             f"load {run.load_s:.2f} s",
-            f"read {counted(run.prompt_tokens, 'token')} in {run.prefill_s:.2f} s",
+            f"read {counted(run.prompt_tokens - run.cached_tokens, 'token')} "
+            f"in {run.prefill_s:.2f} s",
             f"position {generation.state.position}",
             f"seed {generation.randomness.seed}",
             *parts,
@@ -67,6 +72,7 @@ def as_json(run: Run, model: Model, generation: Generation, text: bytes) -> str:
         "finish_reason": generation.finish,
         "usage": {
             "prompt_tokens": run.prompt_tokens,
+            "cached_tokens": run.cached_tokens,
             "completion_tokens": generation.count,
             "position": generation.state.position,
         },

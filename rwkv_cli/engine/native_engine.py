@@ -71,7 +71,7 @@ class NativeEngine:
         self.arch, self.dims, self.pool = arch, dims, pool
         self._shapes = state_shapes(arch, dims)
         self.numerics = f"native {self.model.instruction_set} {dtype}"
-        self.chunk = CHUNK
+        self.chunk, self.exact_splits = CHUNK, True
         self._start = dict(start or {})
         # What is used in place comes as a view of the file.
         in_file = (t for t in tensors if isinstance(t.data, memoryview))

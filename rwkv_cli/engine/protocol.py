@@ -18,10 +18,12 @@ class Engine(Protocol):
         numerics: Short name of the arithmetic, such as "torch cpu bf16": a restored state
             continues bit for bit only where this is equal.
         chunk: Tokens of a prefill computed at once.
+        exact_splits: Whether a prefill gives the same bits however it is cut.
     """
 
     numerics: str
     chunk: int
+    exact_splits: bool
 
     def zero_state(self) -> State:
         """Make the state before any token."""

@@ -167,6 +167,12 @@ class State:
         twin.logits = None if self.logits is None else self.logits.copy()
         return twin
 
+    def become(self, other: State) -> None:
+        """Take the place of another state, which is given up."""
+        self._host, self.device = other._host, other.device
+        self.tokens, self.logits = other.tokens, other.logits
+        self.identity, self.attachments = other.identity, other.attachments
+
     def save(self, path: str | Path) -> None:
         """Write the state to a file that checks itself; after a crash there is the old file or the
         new one.

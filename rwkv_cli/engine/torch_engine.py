@@ -48,7 +48,7 @@ class TorchEngine:
         self.device = torch.device(device)
         precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
         self.numerics = f"torch {self.device.type} {precision[stack.ends.head.dtype]}"
-        self.chunk = CHUNK
+        self.chunk, self.exact_splits = CHUNK, False
 
     def zero_state(self) -> State:
         """Make the state before any token; a state tuned into the model is where it starts."""

@@ -31,6 +31,10 @@ class Progress:
         self._began = self._drawn = time.monotonic()
         self._visible = False
 
+    def expect(self, total: int) -> None:
+        """Say how much there is."""
+        self._total = total
+
     def update(self, done: int) -> None:
         """Report how much is done."""
         now = time.monotonic()

@@ -63,7 +63,9 @@ def test_json_holds_text_and_figures(cli: Cli, tiny: Path) -> None:
     assert answer["model"] == "tiny"
     assert answer["mode"] == "raw"
     assert answer["finish_reason"] == "length"
-    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 5, "position": 7}
+    assert answer["usage"] == {
+        "prompt_tokens": 2, "cached_tokens": 0, "completion_tokens": 5, "position": 7,
+    }  # fmt: skip
     assert answer["seed"] == 7
     assert set(answer["timing"]) == {
         "load_s", "prefill_s", "first_token_s", "decode_s", "s_per_token"

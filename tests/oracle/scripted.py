@@ -46,7 +46,7 @@ class TableTokenizer:
 class ScriptedEngine:
     """Expects the tokens of a script, one after another; its state digests every token it read."""
 
-    numerics, chunk = "scripted", 16
+    numerics, chunk, exact_splits = "scripted", 16, True
 
     def __init__(self, script: Sequence[int], start: int) -> None:
         self.script, self.start = script, start
