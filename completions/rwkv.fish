@@ -3,6 +3,7 @@ complete -c rwkv -n __fish_use_subcommand -f
 complete -c rwkv -n __fish_use_subcommand -a chat -d 'Talk with a model; the conversation is kept.'
 complete -c rwkv -n __fish_use_subcommand -a generate -d 'Continue a text, or answer a question about one.'
 complete -c rwkv -n __fish_use_subcommand -a chats -d 'List, show, search and export conversations.'
+complete -c rwkv -n __fish_use_subcommand -a state -d 'Keep, feed and inspect saved states.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
@@ -94,6 +95,25 @@ complete -c rwkv -n '__fish_seen_subcommand_from chats' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -f -a 'ls make feed show verify export import rm gc rebuild'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l file -d 'With make, feed: read' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l force -d 'Replace a state of that name'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l every -d 'With feed: save this often' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l dry-run -d 'With gc: only tell what would go'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l yes -d 'With rm: do not ask'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, show: JSON'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best there is' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l threads -d 'Threads on a CPU' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l json -d 'One JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l tensors -d 'List every tensor as well'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l quiet -d 'Nothing on stderr but errors'

@@ -40,6 +40,11 @@ def chats_folder() -> Path:
     return data_folder() / "chats"
 
 
+def states_folder() -> Path:
+    """Where named states are kept."""
+    return data_folder() / "states"
+
+
 def data_folder() -> Path:
     """Where this program keeps its data: `RWKV_DATA_DIR`, or the platform's folder for it.
 

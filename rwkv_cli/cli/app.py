@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": ("rwkv_cli.cli.chat", "Talk with a model; the conversation is kept."),
     "generate": ("rwkv_cli.cli.generate", "Continue a text, or answer a question about one."),
     "chats": ("rwkv_cli.cli.chats", "List, show, search and export conversations."),
+    "state": ("rwkv_cli.cli.state", "Keep, feed and inspect saved states."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
     "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
     "models": ("rwkv_cli.cli.models", "List the models that -m knows by name."),

@@ -31,7 +31,7 @@ from rwkv_cli.store.library import Library
 @click.option("-n", "--name", metavar="NAME", help="What the conversation is called.")
 @click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Read a file first.")
 @click.option("-s", "--system", metavar="TEXT", help="System text.")
-@click.option("--state", metavar="FILE", help="Begin from a saved state.")
+@click.option("--state", metavar="NAME|FILE", help="Begin from a saved state.")
 @click.option("--think", metavar="MODE", help="Off, fast, short, on or long, if the model can.")
 @click.option("--prefill", metavar="TEXT", help="What the first answer begins with.")
 @click.option(

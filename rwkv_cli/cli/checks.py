@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
+from rwkv_cli.store.named import find_state
 from rwkv_cli.text.stops import StopMatcher
 
 
@@ -27,7 +28,7 @@ def check_flags(flags: dict[str, Any]) -> None:
             raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
         token_ids(flags["prompt_tokens"])
     StopMatcher([text.encode("utf-8", "surrogateescape") for text in flags["stop"]])
-    if flags["state"] and not Path(flags["state"]).exists():
+    if flags["state"] and not find_state(flags["state"]).exists():
         raise NotFoundError(f"no such file: {flags['state']}")
     for name in filter(None, (flags["save_state"], flags["output"])):
         _check_target(Path(name))

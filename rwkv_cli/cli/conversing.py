@@ -20,6 +20,7 @@ from rwkv_cli.session.retell import retold
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.library import Library
+from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.store.records import Begin, check_identity
 from rwkv_cli.text.templates import load_template
@@ -89,7 +90,7 @@ class Opening:
                 return self._told_to(model, self.log, None)
             return self.resumed(model, self.log)
         path = self._flags["state"]
-        base = model.load_state(path) if path else None
+        base = model.load_state(find_state(path)) if path else None
         return self._new(model, self._settings.system or "", base)
 
     def resumed(self, model: Model, log: ChatLog) -> Conversation:

@@ -22,6 +22,7 @@ from rwkv_cli.places import chats_folder, prefix_folder
 from rwkv_cli.render.progress import Progress, hint
 from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
 from rwkv_cli.store.budget import Budget
+from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.text.templates import load_template
 
@@ -55,7 +56,7 @@ _SEPARATOR = 8  # tokens at the end of a state that can hold what stands between
     help="Longest answer, in tokens (512; chat 4096).",
 )
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text.")
-@click.option("--state", metavar="FILE", help="Go on from a saved state.")
+@click.option("--state", metavar="NAME|FILE", help="Go on from a saved state.")
 @click.option("--no-cache", is_flag=True, help="Keep and use no states of prompts.")
 @click.option("--save-state", metavar="FILE", help="Save the state at the end.")
 @click.option(
@@ -128,7 +129,9 @@ class _Job:
         self.text = bytearray()
         folder = prefix_folder()
         budget = Budget(chats_folder(), folder)
-        self.cache = PrefixCache(folder, budget=budget, enabled=not flags["no_cache"])
+        self.cache = PrefixCache(
+            folder, budget=budget, enabled=not (flags["no_cache"] or flags["state"])
+        )
         self.figures = Run(mode)
         self.began = time.monotonic()
 
@@ -137,7 +140,7 @@ class _Job:
         model = load(choose_model(self.settings, quiet=self.quiet), self.settings, quiet=self.quiet)
         self.figures.load_s = time.monotonic() - self.began
         path = self.flags["state"]
-        state = model.load_state(path) if path else model.zero_state()
+        state = model.load_state(find_state(path)) if path else model.zero_state()
         self._read(model, state)
         generation = self._generation(model, state)
         with interruptible(generation) as interrupts:

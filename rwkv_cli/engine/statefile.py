@@ -99,7 +99,7 @@ def load_state(path: Path, identity: Identity, shapes: Mapping[str, tuple[int, .
     tensors, notes = _open(path)
     theirs = _identity(path, notes)
     _compare(path, theirs, identity)
-    vocab = int(identity.arch.split(";V=")[1].split(";")[0])
+    vocab = _vocabulary(path, identity.arch)
     arrays = {n: _array(path, tensors, f"state.{n}", shape) for n, shape in shapes.items()}
     state = State(arrays)
     state.identity = identity
@@ -114,6 +114,23 @@ def load_state(path: Path, identity: Identity, shapes: Mapping[str, tuple[int, .
         raise RefusedError(f"{path}: it counts tokens that its model does not have")
     _check_finite(str(path), _tensors(state))
     return state
+
+
+def verify_state(path: Path) -> State:
+    """Read a state whole, of whatever model it is.
+
+    Raises:
+        NotFoundError: There is no such file.
+        RefusedError: The file is damaged.
+        MismatchError: Its format is newer than this program.
+    """
+    tensors, notes = _open(path)
+    named = {
+        name.removeprefix("state."): raw.shape
+        for name, raw in tensors.items()
+        if name.startswith("state.")
+    }
+    return load_state(path, _identity(path, notes), named)
 
 
 def inspect_state(path: Path) -> StateInfo:
@@ -227,6 +244,14 @@ def _identity(path: Path, notes: Mapping[str, str]) -> Identity:
     if missing:
         raise RefusedError(f"{path}: its header lacks {missing[0]}")
     return Identity(*(notes[key] for key in keys))
+
+
+def _vocabulary(path: Path, arch: str) -> int:
+    """Read the size of the vocabulary out of a model's description."""
+    size = _number(arch.partition(";V=")[2].partition(";")[0])
+    if size is None:
+        raise RefusedError(f"{path}: its header names no size of a vocabulary")
+    return size
 
 
 def _compare(path: Path, theirs: Identity, ours: Identity) -> None:

@@ -241,7 +241,7 @@ class Conversation:
         tokens = self.model.tokenizer.encode(text.encode("utf-8", "surrogateescape"))
         state.attachments = replace(state.attachments, tail=b"")
         cached = 0
-        if state.position == 0 and self._read is not None:
+        if state.position == 0 and self.base is None and self._read is not None:
             cached = self._read(self.model, tokens, state, progress)
         else:
             self.model.advance_stream([tokens], state, progress)

@@ -109,7 +109,7 @@ def test_completion_scripts_are_well_formed(shell: str) -> None:
     [
         ("rwkv gen", {"generate"}),
         ("rwkv generate --temper", {"--temperature"}),
-        ("rwkv chat --no", {"--no-save"}),
+        ("rwkv chat --no", {"--no-save", "--no-cache"}),
         ("rwkv completion z", {"zsh"}),
         ("rwkv models --", None),
     ],
