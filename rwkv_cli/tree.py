@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rwkv_cli.errors import NotFoundError, UsageError
@@ -72,6 +72,7 @@ class Tree:
     head: str = BEGINNING
     tags: dict[str, str] = field(default_factory=dict)
     name: str = ""
+    _depths: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def add(self, turn: Turn) -> None:
         """Take in a turn and go there.
@@ -84,6 +85,7 @@ class Tree:
         if turn.id in self.turns:
             raise UsageError(f"there is a turn {turn.id} already")
         self.turns[turn.id] = turn
+        self._depths[turn.id] = 1 + self.depth(turn.parent)
         self.head = turn.id
 
     def move(self, turn: str) -> None:
@@ -126,14 +128,21 @@ class Tree:
         return self.children(self.turns[turn].parent)
 
     def label(self, turn: str) -> str:
-        """Name a turn for people: its number, with a letter where others stand beside it, such as
-        2 or 2b.
+        """Name a turn for people: its number, with a letter where the tree has others of that
+        number, such as 2 or 2b.
         """
         if not turn:
             return "0"
-        beside = [other.id for other in self.siblings(turn)]
-        number = str(len(self.path(turn)))
-        return number if len(beside) == 1 else number + _letters(beside.index(turn))
+        number = self.depth(turn)
+        same = [other for other in self.turns if self.depth(other) == number]
+        return str(number) if len(same) == 1 else f"{number}{_letters(same.index(turn))}"
+
+    def depth(self, turn: str) -> int:
+        """Count the turns from the beginning to one of them."""
+        if turn not in self._depths:  # parents come before those that follow them
+            for other in self.turns.values():
+                self._depths[other.id] = 1 + self._depths.get(other.parent, 0)
+        return self._depths.get(turn, 0)
 
     def find(self, text: str) -> str:
         """Find the turn that people call so: a tag, a label such as 2 or 2b (of the way to the
@@ -158,14 +167,6 @@ class Tree:
         if not found:
             raise NotFoundError(f"there is no turn {text!r}", hint="/tree shows them all")
         return found[0]
-
-    def rows(self) -> Iterator[tuple[int, Turn]]:
-        """Give every turn with its depth, each before those that follow it."""
-        waiting = [(1, turn) for turn in reversed(self.children(BEGINNING))]
-        while waiting:
-            depth, turn = waiting.pop()
-            yield depth, turn
-            waiting += [(depth + 1, child) for child in reversed(self.children(turn.id))]
 
 
 def _letters(index: int) -> str:

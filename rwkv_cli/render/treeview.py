@@ -52,10 +52,13 @@ def tree_lines(
         after = tree.children(turn.id)
         label = tree.label(turn.id)
         gap = "  " * indent
-        if turn.user != asked:
-            lines.append(TreeLine(turn.id, _fitted(f"{gap}{label} you   ", turn.user, "", width)))
         tail = f"  {_marks(tree, turn, cost(turn.id), seconds_per_token)}"
-        if turn.finish != OPEN:
+        if turn.finish == OPEN:
+            lines.append(TreeLine(turn.id, _fitted(f"{gap}{label} file  ", turn.user, tail, width)))
+        else:
+            if turn.user != asked:
+                head = f"{gap}{label} you   "
+                lines.append(TreeLine(turn.id, _fitted(head, turn.user, "", width)))
             head = f"{gap}{label} rwkv  "
             lines.append(TreeLine(turn.id, _fitted(head, turn.answer, tail, width)))
         deeper = indent + (len(after) > 1)

@@ -8,8 +8,7 @@ from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
 from rwkv_cli.render.progress import counted, dim
-from rwkv_cli.render.sanitize import safe_lines
-from rwkv_cli.render.streams import note
+from rwkv_cli.render.streams import note, stdout_sink
 from rwkv_cli.session import again
 
 if TYPE_CHECKING:
@@ -69,7 +68,9 @@ def _best(repl: Repl, argument: str) -> None:
             shown(done)
     for index, text in enumerate(found.texts, 1):
         note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
-        note(safe_lines(text.decode("utf-8", "replace").strip()))
+        sink = stdout_sink()
+        sink.write(bytes(text).strip())
+        sink.close()
     chosen = repl.choose(len(found.texts))
     turn = again.choose(repl.conversation, found, chosen)
     note(dim(f"going on from answer {chosen + 1}, turn {repl.conversation.tree.label(turn.id)}"))
