@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="int8")
     parser.add_argument("--record")
     flags = parser.parse_args()
-    model = rwkv_cli.load(flags.model, strategy=f"cpu {flags.dtype}")
+    model = rwkv_cli.load(flags.model, device="cpu", dtype=flags.dtype)
     folder = Path(tempfile.mkdtemp(prefix="resume-"))
     try:
         rows = measure(model, folder / "chats", flags.tokens, flags.rounds)
