@@ -24,7 +24,7 @@ from rwkv_cli.engine.statefile import LIMIT as STATE_LIMIT
 from rwkv_cli.engine.statefile import state_parts
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 from rwkv_cli.store.budget import Budget
-from rwkv_cli.store.disk import TEMPORARY, Disk, hold, is_held
+from rwkv_cli.store.disk import Disk, hold, is_held
 from rwkv_cli.store.quarantine import set_aside
 from rwkv_cli.store.records import (
     KINDS,
@@ -113,10 +113,9 @@ class ChatLog:
             StorageError: The disk refused.
         """
         found = []
+        self._disk.clear(self.folder)
         for name in self._disk.names(self.folder):
             path = self.folder / name
-            if name.startswith(TEMPORARY) and not is_held(path):
-                self._disk.discard(path)
             match = _DRAFT.fullmatch(name)
             if match is None:
                 continue
@@ -143,6 +142,8 @@ class ChatLog:
             record = self._read_record(self.folder / name)
             self._seen.add(name)
             self._last = max(self._last, int(match[1]))
+            if isinstance(record, Turn) and record.id in self.tree.turns:
+                continue  # written twice: it was there, but the disk failed to say so
             if isinstance(record, Turn) and (record.id != match[2] or not self._follows(record)):
                 lost.append(record)
             elif record is not None:
@@ -165,10 +166,11 @@ class ChatLog:
         """Do again what a record says."""
         tree = self.tree
         if isinstance(record, Begin):
-            self.begin = self.begin or record
-            for turn in record.turns:
-                tree.add(turn)
-                self._numbers[turn.id] = number
+            if self.begin is None:
+                self.begin = record
+                for turn in record.turns:
+                    tree.add(turn)
+                    self._numbers[turn.id] = number
         elif isinstance(record, Turn):
             tree.add(record)
             self._numbers[record.id] = number
@@ -205,7 +207,7 @@ class ChatLog:
             base: The state it begins from; None is the one before any token.
             source: The conversation it is copied from, which may have begun from a state.
         """
-        self.begin, self._base, self._source = begin, base, source
+        self.begin, self._base, self._source = None, base, source
         self._take(begin, 1)
         self._waiting.append((self.id, begin))
 

@@ -13,9 +13,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 from rwkv_cli.files import reason
@@ -31,9 +31,8 @@ _NO_ROOM_AHEAD = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}  # cannot reserv
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
 
-_ATTEMPTS = 5  # to name a file that others take away
+_ABANDONED = 3600  # seconds after which nobody still writes an unfinished file
 
-T = TypeVar("T")
 Parts = Iterable[bytes | memoryview]
 
 
@@ -53,9 +52,6 @@ class Disk:
             flags |= getattr(os, name, 0)
         handle = os.open(path, flags, 0o600)
         try:
-            if fcntl is not None:  # says that somebody still writes it; nothing depends on it
-                with contextlib.suppress(OSError):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if size and hasattr(os, "posix_fallocate"):
                 self.reserve(handle, size)
         except OSError:
@@ -154,8 +150,11 @@ class Disk:
             StorageError: The disk refused; the old file is untouched.
         """
         try:
-            content = b"".join(parts)
-            self._named(path, content, lambda temporary: self.rename(temporary, path))
+            temporary = self._written(path, b"".join(parts))
+            try:
+                self.rename(temporary, path)
+            finally:
+                self.discard(temporary)
             self.sync_folder(path.parent)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {reason(error)}") from error
@@ -169,6 +168,16 @@ class Disk:
         """Take away a file that nobody needs; that it stays is no failure."""
         with contextlib.suppress(OSError):
             self.unlink(path)
+
+    def clear(self, folder: Path) -> None:
+        """Take away what was begun here and never finished. Whether its writer still lives cannot
+        be asked where locks do not work, so only its age tells.
+        """
+        for name in self.names(folder):
+            if name.startswith(TEMPORARY):
+                with contextlib.suppress(OSError):
+                    if time.time() - (folder / name).lstat().st_mtime > _ABANDONED:
+                        self.unlink(folder / name)
 
     def names(self, folder: Path) -> list[str]:
         """List a folder; one that is not there is empty.
@@ -216,28 +225,19 @@ class Disk:
             os.close(handle)
 
     def _publish(self, path: Path, content: bytes, *, durable: bool) -> bool:
-        new = self._named(path, content, lambda temporary: self._give_name(temporary, path))
+        try:
+            new = self._named(path, content)
+        except FileNotFoundError:  # the clock jumped, and somebody took our file for an old one
+            new = self._named(path, content)
         if new and durable:
             self.sync_folder(path.parent)
         return new
 
-    def _named(self, path: Path, content: bytes, give: Callable[[Path], T]) -> T:
-        """Write bytes durably to a temporary file and give it its name.
-
-        A process that clears up may take the file for one that nobody writes, before it is locked
-        or where locks do not work: then it is written again.
-        """
-        for _ in range(_ATTEMPTS - 1):
-            temporary = self._written(path, content)
-            try:
-                return give(temporary)
-            except FileNotFoundError:
-                continue
-            finally:
-                self.discard(temporary)
+    def _named(self, path: Path, content: bytes) -> bool:
+        """Write a file and give it its name; False when somebody has it."""
         temporary = self._written(path, content)
         try:
-            return give(temporary)
+            return self._give_name(temporary, path)
         finally:
             self.discard(temporary)
 

@@ -246,7 +246,7 @@ def test_a_disk_that_refuses_costs_no_turn(tmp_path: Path, code: int, *, once: b
         root.mkdir()
         disk = Failing(number, code, once=once)
         log = library(root, disk).new()
-        log.plan(begin(log.id))
+        log.plan(begin(log.id, turns=(turn(seed=99),)))
         kept: list[Turn] = []
         for seed in range(3):
             step = turn(log.tree.head, seed)
@@ -256,13 +256,15 @@ def test_a_disk_that_refuses_costs_no_turn(tmp_path: Path, code: int, *, once: b
                 log.save_state(step.id, "end", state(log.tree.tokens()))
             except StorageError as error:
                 assert str(root) in error.message
-        assert len(log.tree.path()) == 3  # all of them are in memory
+        assert len(log.tree.path()) == 4  # all of them are in memory
         found = library(root).recent()
         there = found[0].tree.turns if found else {}
         assert all(there.get(step.id) == step for step in kept)
         disk.left, disk.once = 10**9, True  # there is room again
         log.add(turn(log.tree.head, 8))
-        assert library(root).open(log.id).tree.turns == log.tree.turns
+        warnings: list[str] = []
+        assert library(root, warnings=warnings).open(log.id).tree.turns == log.tree.turns
+        assert warnings == []
         assert log.unsaved == 0
 
 
