@@ -71,11 +71,11 @@ def chat(**flags: Any) -> None:
     model = Loading(path, settings)  # while the first message is being typed
     open_model(path).checkpoint.close()  # reports a file that is no model before a prompt appears
     opening = Opening(settings, flags, library, log, model)
-    repl = Repl(opening, flags)
+    repl = Repl(opening, flags, interactive=not piped or flags["interactive"])
     if flags["name"]:
         repl.conversation.log.rename(flags["name"])
     try:
-        repl.run(first, documents, interactive=not piped or flags["interactive"])
+        repl.run(first, documents)
     finally:
         opening.cache.close()
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from rwkv_cli.engine.identity import Identity
 from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.render.progress import counted
-from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.records import Begin
+from rwkv_cli.text.thoughts import answer_of
 from rwkv_cli.tree import BEGINNING, EDITED, OPEN, Tree, Turn, new_id
 
 KIND = "rwkv-chat"
@@ -21,67 +21,59 @@ _WIDTH = 60
 _ROLES = {"system", "user", "assistant"}
 
 
-def as_markdown(turns: Sequence[Turn], system: str, name: str) -> str:
-    """Write what was said as Markdown."""
-    parts = [f"# {name}"] if name else []
-    parts += [f"**System**\n\n{system}"] if system else []
-    for turn in turns:
+def as_markdown(begin: Begin, tree: Tree) -> str:
+    """Write what was said on the way to where we are as Markdown."""
+    parts = [f"# {tree.name}"] if tree.name else []
+    parts += [f"**System**\n\n{begin.system}"] if begin.system else []
+    for turn in tree.path():
         if turn.finish == OPEN:
             parts.append(f"**You** attached {turn.user}")
         else:
-            parts += [f"**You**\n\n{turn.user}", f"**Model**\n\n{turn.answer.strip()}"]
+            parts += [f"**You**\n\n{turn.user}", f"**Model**\n\n{answer_of(turn.answer)}"]
     return "\n\n".join(parts) + "\n"
 
 
-def messages(turns: Sequence[Turn], system: str) -> list[dict[str, str]]:
-    """Give what was said as OpenAI messages; of material there is the name alone."""
-    found = [{"role": "system", "content": system}] if system else []
-    for turn in turns:
+def messages(begin: Begin, tree: Tree) -> list[dict[str, str]]:
+    """Give the same as OpenAI messages; of material there is the name alone."""
+    found = [{"role": "system", "content": begin.system}] if begin.system else []
+    for turn in tree.path():
         if turn.finish == OPEN:
             found.append({"role": "user", "content": f"[{turn.user}]"})
         else:
             found.append({"role": "user", "content": turn.user})
-            found.append({"role": "assistant", "content": turn.answer.strip()})
+            found.append({"role": "assistant", "content": answer_of(turn.answer)})
     return found
 
 
-def as_openai(log: ChatLog) -> str:
-    """Write the messages to where the conversation stands as one JSON object."""
-    assert log.begin is not None
-    said = {"messages": messages(log.tree.path(), log.begin.system)}
-    return json.dumps(said, ensure_ascii=True, indent=2) + "\n"
+def as_openai(begin: Begin, tree: Tree) -> str:
+    """Write the messages as one JSON object."""
+    return json.dumps({"messages": messages(begin, tree)}, ensure_ascii=True, indent=2) + "\n"
 
 
-def as_jsonl(log: ChatLog) -> str:
+def as_jsonl(begin: Begin, tree: Tree) -> str:
     """Write the same on one line."""
-    return json.dumps(json.loads(as_openai(log)), ensure_ascii=True) + "\n"
+    return json.dumps({"messages": messages(begin, tree)}, ensure_ascii=True) + "\n"
 
 
-def as_json(log: ChatLog) -> str:
+def as_json(begin: Begin, tree: Tree) -> str:
     """Write everything: all turns with their tokens and settings, tags and name."""
-    assert log.begin is not None
     content = {
         "kind": KIND,
         "version": VERSION,
-        "begin": {**asdict(log.begin), "turns": []},
+        "begin": {**asdict(begin), "turns": []},
         "turns": [
             {**asdict(turn), "prompt": list(turn.prompt), "reply": list(turn.reply)}
-            for turn in log.tree.turns.values()
+            for turn in tree.turns.values()
         ],
-        "head": log.tree.head,
-        "tags": log.tree.tags,
-        "name": log.tree.name,
+        "head": tree.head,
+        "tags": tree.tags,
+        "name": tree.name,
     }
     return json.dumps(content, ensure_ascii=True) + "\n"
 
 
-def _markdown(log: ChatLog) -> str:
-    assert log.begin is not None
-    return as_markdown(log.tree.path(), log.begin.system, log.tree.name)
-
-
-FORMATS: dict[str, Callable[[ChatLog], str]] = {
-    "md": _markdown,
+FORMATS: dict[str, Callable[[Begin, Tree], str]] = {
+    "md": as_markdown,
     "json": as_json,
     "jsonl": as_jsonl,
     "openai": as_openai,

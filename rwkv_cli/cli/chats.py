@@ -118,7 +118,7 @@ def _show(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> No
     if flags["as_tree"]:
         text = _tree(log)
     else:
-        text = FORMATS["md"](log)
+        text = FORMATS["md"](log.begin, log.tree)
         text = safe_lines(text) if is_terminal(STDOUT) else text
     stdout_sink().write(text.encode("utf-8", "surrogateescape"))
 
@@ -145,7 +145,8 @@ def _export(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> 
     logs = library.recent() if flags["everything"] else [library.find(word) for word in words]
     if len(logs) > 1 and flags["kind"] == "openai":
         raise UsageError("openai is the format of one conversation", hint="--format jsonl")
-    content = "".join(FORMATS[flags["kind"]](log) for log in logs)
+    write = FORMATS[flags["kind"]]
+    content = "".join(write(log.begin, log.tree) for log in logs if log.begin)
     data = content.encode("utf-8", "surrogateescape")
     if flags["output"]:
         write_atomic(Path(flags["output"]), [data], private=True)

@@ -13,9 +13,10 @@ from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.cli.prompt import Prompt, raw_text
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
-from rwkv_cli.render.progress import Progress, dim
+from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDIN, note
+from rwkv_cli.render.style import dim
 
 _BLOCK = 1 << 16  # bytes read at once, and held at most before they are encoded
 _IDLE = 1.0  # seconds of silence after which the lines that came are read

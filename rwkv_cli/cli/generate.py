@@ -19,8 +19,9 @@ from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import UsageError
 from rwkv_cli.places import chats_folder, prefix_folder
-from rwkv_cli.render.progress import Progress, hint
+from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
+from rwkv_cli.render.style import hint
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache

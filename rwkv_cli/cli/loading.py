@@ -18,9 +18,10 @@ from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import UsageError
 from rwkv_cli.hub import default_model, resolve
 from rwkv_cli.places import models_folder
-from rwkv_cli.render.progress import Progress, dim
+from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
@@ -103,6 +104,15 @@ class Loading:
 
     def _count(self, nbytes: int) -> None:
         self._done += nbytes
+
+    @property
+    def status(self) -> str:
+        """How far it is, in a few words; empty when it is there, or cannot be."""
+        if self._model.done():
+            return ""
+        size = _size(self._path)
+        share = f" {min(99, 100 * self._done // size)} %" if size and self._done else ""
+        return f"loading {safe(self.name)}{share}"
 
     def result(self, *, quiet: bool) -> Model:
         """Wait for the model, with progress when it takes long.

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.app import Interrupted, Terminated
 from rwkv_cli.cli.conversing import Opening
-from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.cli.prompt import Prompt
-from rwkv_cli.cli.slash import COMMANDS, OLD_WORDS, obey
+from rwkv_cli.cli.screen import Screen, fitted
+from rwkv_cli.cli.slash import COMMANDS, OLD_WORDS, PATHS, obey, words_for
 from rwkv_cli.errors import RwkvError, StorageError, UsageError
-from rwkv_cli.generation import INTERRUPT, LENGTH
+from rwkv_cli.generation import INTERRUPT
 from rwkv_cli.places import data_folder
-from rwkv_cli.render.progress import Progress, counted, dim, speed
+from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink
+from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 from rwkv_cli.session import Conversation, Reply
-from rwkv_cli.tree import OPEN, Turn
+from rwkv_cli.tree import Turn
 
 if TYPE_CHECKING:
     from rwkv_cli.render.prompting import Keyboard
     from rwkv_cli.store.chatlog import ChatLog
     from rwkv_cli.store.library import Library
+    from rwkv_cli.store.records import Begin
 
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
 _UNSAVED = (
@@ -41,39 +41,35 @@ class Repl:
     Args:
         opening: Begins the conversation when its model is there.
         flags: What the command line says.
+        interactive: Whether messages are read from a terminal.
 
     Attributes:
         library: All conversations.
+        screen: Where everything is shown.
+        keyboard: Where messages come from; None before the first is read.
         leaving: Whether the loop shall end.
-        quiet: Whether to say nothing but errors.
-        stats: Whether figures follow every answer.
-        figures: Those of the last answer.
-        seconds_per_token: How long reading a token took; None before anything was read.
     """
 
-    def __init__(self, opening: Opening, flags: dict[str, Any]) -> None:
+    def __init__(self, opening: Opening, flags: dict[str, Any], *, interactive: bool) -> None:
         self._opening, self._flags = opening, flags
         self.library: Library = opening.library
-        self.quiet: bool = flags["quiet"]
+        quiet, verbose = flags["quiet"], flags["verbose"]
+        self.screen = Screen(quiet=quiet, interactive=interactive, verbose=verbose)
         self._conversation: Conversation | None = None
         self._failure: RwkvError | None = None
-        self._keyboard: Keyboard | None = None
-        self.figures = ""
-        self.seconds_per_token: float | None = None
-        self.leaving = self._interactive = False
-        self.stats: bool = flags["verbose"]
+        self.keyboard: Keyboard | None = None
+        self.leaving, self._interactive = False, interactive
 
-    def run(self, first: str, documents: Prompt, *, interactive: bool) -> None:
+    def run(self, first: str, documents: Prompt) -> None:
         """Read what was given, send the first message, then read more until the user leaves."""
-        self._interactive = interactive
         for name in documents.files:
             self.attach(name)
         if documents.piped:
-            self._attach(Prompt(piped=documents.piped), "stdin")
+            self.read_in("stdin", Prompt(piped=documents.piped).document())
         prefill = self._flags["prefill"] or ""
-        if first and self.answer(first, prefill) == INTERRUPT and not interactive:
+        if first and self.answer(first, prefill) == INTERRUPT and not self._interactive:
             raise Interrupted
-        if interactive:
+        if self._interactive:
             self._talk(greet=not first)
         self._farewell()
 
@@ -81,16 +77,26 @@ class Repl:
         """Read messages and commands until the user leaves."""
         from rwkv_cli.render.prompting import Keyboard
 
-        history = None if self._flags["no_save"] else data_folder() / "history"
-        words = {name: command.help for name, command in COMMANDS.items()}
-        self._keyboard = keyboard = Keyboard(words, history, quiet=self.quiet)
-        if greet and not self.quiet:
+        self.keyboard = keyboard = Keyboard(
+            {name: command.help for name, command in COMMANDS.items()},
+            self._words,
+            PATHS,
+            history=None if self._flags["no_save"] else data_folder() / "history",
+            status=lambda: self._opening.loading.status,
+            quiet=self.screen.quiet,
+        )
+        if greet and not self.screen.quiet:
             name = safe(self._opening.loading.name)
-            note(dim(f"{name} · /help lists the commands · Ctrl-C stops an answer · Ctrl-D leaves"))
+            keys = ["/help lists the commands", "Ctrl-D leaves", "Ctrl-C stops an answer"]
+            note(dim(fitted([name, *keys])))
             self._show_resumed()
         with keyboard.undisturbed():
             while not self.leaving and (line := keyboard.read()) is not None:
                 self._handle(line.strip())
+
+    def _words(self, name: str) -> Sequence[str]:
+        """Give what may follow a command, as far as that is known without waiting for the model."""
+        return words_for(self, name) if self._conversation is not None else ()
 
     def _handle(self, line: str) -> None:
         """Do what a line asks for; an error costs only the line, unless it leaves no model."""
@@ -123,7 +129,7 @@ class Repl:
         """The conversation; the first use waits for the model."""
         if self._conversation is None:
             try:
-                self._conversation = self._opening.conversation(quiet=self.quiet)
+                self._conversation = self._opening.conversation(quiet=self.screen.quiet)
             except RwkvError as error:
                 self._failure = error
                 raise
@@ -131,44 +137,42 @@ class Repl:
 
     # What commands ask for
 
+    @property
+    def begin(self) -> Begin:
+        """How the conversation began."""
+        assert self.conversation is not None
+        begin = self._opening.log.begin
+        assert begin is not None
+        return begin
+
     def answer(self, message: str, prefill: str = "") -> str | None:
         """Send a message, show the answer, keep the turn; tell why the answer ended."""
         conversation = self.conversation
-        with self.reading() as progress:
+        with self.screen.reading() as progress:
             reply = conversation.ask(message, progress=progress, prefill=prefill)
         return self.show(reply)
 
     def show(self, reply: Reply) -> str | None:
         """Show an answer as it comes; tell why it ended."""
-        began = time.monotonic()
-        with interruptible(reply.generation) as interrupts:
-            try:
-                self._write(reply)
-            except StorageError as error:
-                if self._opening.unsaved:
-                    raise StorageError(error.message, hint=_UNSAVED) from error
-                raise
-            seconds = time.monotonic() - began
-        count, state = reply.generation.count, reply.generation.state
-        read = f"read {reply.read}" + (f", {reply.cached} cached" if reply.cached else "")
-        self.figures = (
-            f"{counted(count, 'token')} · {speed(count, seconds)} · {read}\n"
-            f"{counted(state.position, 'token')} so far · state {state.nbytes / 1e6:.1f} MB"
-        )
-        if self.stats and not self.quiet:
-            note(dim(self.figures))
+        try:
+            interrupts = self.screen.answer(reply)
+        except StorageError as error:
+            if self._opening.unsaved:
+                raise StorageError(error.message, hint=_UNSAVED) from error
+            raise
         if interrupts.terminated:
             raise Terminated
         return reply.generation.finish
 
     def attach(self, name: str) -> None:
         """Read a file as the beginning of the next message."""
-        self._attach(Prompt(files=(name,)), name)
+        self.read_in(name, Prompt(files=(name,)).document())
 
-    def _attach(self, document: Prompt, name: str) -> None:
-        with self.reading() as progress:
-            turn = self.conversation.attach(name, document.document(), progress)
-        if not self.quiet:
+    def read_in(self, name: str, pieces: Iterable[bytes]) -> None:
+        """Read material as the beginning of the next message."""
+        with self.screen.reading() as progress:
+            turn = self.conversation.attach(name, pieces, progress)
+        if not self.screen.quiet:
             note(dim(f"{safe(name)}: {counted(len(turn.prompt), 'token')} read; ask about it"))
 
     def begin_anew(self, system: str) -> None:
@@ -188,75 +192,30 @@ class Repl:
 
     def change_model(self, name: str) -> None:
         """Go on in a copy of the conversation with another model."""
-        with self.reading() as progress:
+        with self.screen.reading() as progress:
             self._conversation = self._opening.with_model(self.conversation, name, progress)
         note(dim(f"{safe(self._conversation.model.name)} answers from here, in a copy"))
 
-    def type_again(self, text: str) -> str | None:
-        """Let the user change a text; None when they would rather not."""
-        if self._keyboard is None:
-            raise UsageError("there is no keyboard to edit with")
-        return self._keyboard.read(text, "edit> ")
+    def type_in(self, text: str, prompt: str) -> str | None:
+        """Let the user write or change a text; None when they would rather not."""
+        if self.keyboard is None:
+            raise UsageError("there is no keyboard to write with")
+        return self.keyboard.read(text, prompt)
 
     def choose(self, count: int) -> int:
         """Let the user choose one of several answers; the first when they would rather not."""
-        while self._keyboard is not None:
-            line = (self._keyboard.read("", f"1-{count}> ") or "1").strip()
+        while self.keyboard is not None:
+            line = (self.keyboard.read("", f"1-{count}> ") or "1").strip()
             if line.isdecimal() and 1 <= int(line[:6]) <= count:
                 return int(line) - 1
             note(f"a number from 1 to {count}; Ctrl-D takes the first")
         return 0
 
-    @contextmanager
-    def reading(self) -> Iterator[Callable[[int], None]]:
-        """Show how far reading is, when it takes long."""
-        began, last = time.monotonic(), 0
-        progress = Progress("reading", "tokens", None, enabled=not self.quiet)
-
-        def update(count: int) -> None:
-            nonlocal last
-            last = count
-            progress.update(count)
-
-        try:
-            yield update
-        finally:
-            progress.finish()
-        if last >= 64:  # fewer tell more about the start than about the speed
-            self.seconds_per_token = (time.monotonic() - began) / last
-
-    @contextmanager
-    def counting(self, what: str) -> Iterator[Callable[[int], None]]:
-        """Show how many tokens there are, when it takes long."""
-        progress = Progress(what, "tokens", None, enabled=not self.quiet)
-        try:
-            yield progress.update
-        finally:
-            progress.finish()
-
     def show_last(self) -> None:
         """Remind of what was said last."""
         self._remind(self.conversation.turns[-1:])
 
-    # How things look
-
-    def _write(self, reply: Reply) -> None:
-        """Write an answer as it comes."""
-        sink = stdout_sink()
-        try:
-            for data in reply:
-                sink.write(data)
-            if self._interactive and not is_terminal(STDOUT):
-                sink.write(b"\n")  # more answers follow; a terminal's sink ends its lines itself
-        finally:
-            sink.close()
-        if self.quiet:
-            return
-        if reply.generation.finish == INTERRUPT:
-            note(dim("stopped; what there is of the answer is kept, /continue goes on with it"))
-        elif reply.generation.finish == LENGTH:
-            cut = f"cut at {reply.generation.count} tokens"
-            note(dim(f"{cut}; /continue goes on, -N or /set max_tokens allows more"))
+    # What is said around it
 
     def _show_resumed(self) -> None:
         """Remind of the conversation that is continued; its model may still be on its way."""
@@ -270,15 +229,8 @@ class Repl:
             self._remind(log.tree.path()[-1:])
 
     def _remind(self, turns: list[Turn]) -> None:
-        if not turns or self.quiet:
-            return
-        if turns[-1].finish == OPEN:
-            note(dim(f"attached: {safe(turns[-1].user)}"))
-            return
-        note(dim(f"> {_first_line(turns[-1].user)}"))
-        sink = stdout_sink()
-        sink.write(turns[-1].answer.strip().encode("utf-8", "replace"))
-        sink.close()
+        if turns and not self.screen.quiet:
+            self.screen.past(turns[-1])
 
     def _farewell(self) -> None:
         """Say how to go on, or that something could not be kept.
@@ -289,11 +241,5 @@ class Repl:
         if self._opening.unsaved:
             raise StorageError("the last turns could not be saved")
         saved = self._opening.saved_id
-        if saved and not self.quiet:
+        if saved and not self.screen.quiet:
             note(dim(f"saved; go on with: rwkv chat -c   (or -r {saved})"))
-
-
-def _first_line(text: str) -> str:
-    """Give the beginning of a message, as much as fits a line."""
-    line, *more = text.strip().split("\n")
-    return safe(line[:72]) + (" …" if more or len(line) > 72 else "")

@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rwkv_cli.render.progress import counted, dim, speed
+from rwkv_cli.render.progress import counted, speed
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 from rwkv_cli.version import __version__
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
 
-from rwkv_cli.render.sanitize import safe, safe_lines
+from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, is_terminal, note
+from rwkv_cli.render.style import dim
 
 _PAUSE = 0.1  # seconds between two drawings
 _QUIET = 0.5  # work shorter than this is not worth a line
@@ -96,17 +96,3 @@ def speed(tokens: int, seconds: float) -> str:
     if not tokens or seconds <= 0:
         return "no tokens"
     return f"{1000 * seconds / tokens:.1f} ms/token, {tokens / seconds:.1f} tokens/s"
-
-
-def dim(text: str) -> str:
-    """Make a note on stderr recede, where that is possible and wanted."""
-    if is_terminal(STDERR) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        return f"\x1b[2m{text}\x1b[0m"
-    return text
-
-
-def hint(text: str) -> None:
-    """Show a text on stderr, dim and without a line end, where stdout is about to go on from it."""
-    if is_terminal(STDERR):
-        with contextlib.suppress(OSError):
-            os.write(STDERR, dim(safe_lines(text)).encode("utf-8", "replace"))

@@ -1,59 +1,84 @@
-"""The keyboard side of a chat: one line or many, history, completion of commands; the only home of
-prompt_toolkit.
-"""
+"""The keyboard side of a chat: one line or many, history, completion of commands, long pastes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
 from prompt_toolkit.output import create_output
+from prompt_toolkit.styles import Style
 
-from rwkv_cli.render.progress import dim
+from rwkv_cli.render.pastes import Pastes
 from rwkv_cli.render.streams import STDIN, note
+from rwkv_cli.render.style import dim
+from rwkv_cli.render.treepick import pick_turn
+from rwkv_cli.render.treeview import TreeLine
 
 try:
     import termios
 except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
+_TICK = 0.2  # seconds between two looks at how far loading is
+_EDIT = "/edit"  # what Esc Esc stands for
+
+# The words that may follow a command, and whether they are paths instead.
+Words = Callable[[str], Sequence[str]]
+
 
 class Keyboard:
     """Reads messages from a terminal.
 
-    Enter sends; Alt-Enter and Ctrl-J begin a new line; a paste never sends. The prompt is drawn on
-    stderr when stdout goes somewhere else.
+    Enter sends; Alt-Enter and Ctrl-J begin a new line; a paste never sends, and a long one is
+    folded; Esc Esc at an empty line edits the last message; Ctrl-R searches what was typed before.
+    The prompt is drawn on stderr when stdout goes somewhere else.
 
     Args:
         commands: Names completed after a slash, each with what it does.
+        words: Gives what may follow a command.
+        paths: Commands that are followed by paths.
         history: File of earlier messages, readable by the owner alone; None keeps none.
+        status: Tells what is going on meanwhile; empty when nothing is.
         quiet: Give no hints.
     """
 
-    def __init__(self, commands: Mapping[str, str], history: Path | None, *, quiet: bool) -> None:
-        self._quiet = quiet
-        words = {f"/{name}": text for name, text in commands.items()}
-        output = None if os.isatty(1) else create_output(stdout=sys.stderr)
+    def __init__(
+        self,
+        commands: Mapping[str, str],
+        words: Words,
+        paths: Sequence[str],
+        *,
+        history: Path | None,
+        status: Callable[[], str],
+        quiet: bool,
+    ) -> None:
+        self._quiet, self._status = quiet, status
+        self._pastes = Pastes()
+        self._output = None if os.isatty(1) else create_output(stdout=sys.stderr)
         self._session: PromptSession[str] = PromptSession(
-            history=_private_history(history),
-            completer=WordCompleter(list(words), meta_dict=words, sentence=True),
+            history=_history(history, self._pastes),
+            completer=_Commands(commands, words, paths),
             reserve_space_for_menu=5,
             enable_suspend=True,
+            enable_open_in_editor=True,
             complete_while_typing=Condition(self._is_command),
-            key_bindings=_bindings(),
+            key_bindings=self._bindings(),
             multiline=True,
             prompt_continuation="  ",
-            enable_history_search=False,
-            placeholder=None,
-            output=output,
+            style=Style.from_dict({"bottom-toolbar": "noreverse", "bottom-toolbar.text": ""}),
+            output=self._output,
         )
 
     def read(self, text: str = "", prompt: str = "> ") -> str | None:
@@ -64,13 +89,20 @@ class Keyboard:
             prompt: What stands before it.
         """
         while True:
+            self._session.bottom_toolbar = self._toolbar if self._status() else None
+            self._session.refresh_interval = _TICK if self._status() else 0
             try:
-                return self._session.prompt([("bold", prompt)], default=text)
+                line = self._session.prompt([("bold", prompt)], default=self._pastes.fold(text))
+                return self._pastes.unfold(line)
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text and not self._quiet:
                     note(dim("Ctrl-D or /exit leaves"))
             except EOFError:
                 return None
+
+    def pick(self, lines: Sequence[TreeLine], here: str, legend: str) -> str | None:
+        """Let the user choose a turn of a tree with the arrow keys; None when they would not."""
+        return pick_turn(lines, here, legend, self._output)
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -92,11 +124,80 @@ class Keyboard:
             with suppress(termios.error):  # the window was closed
                 termios.tcsetattr(STDIN, termios.TCSANOW, before)
 
+    def _toolbar(self) -> StyleAndTextTuples:
+        text = self._status()
+        if not text:
+            self._session.bottom_toolbar = None
+        return [("fg:ansibrightblack", text[: shutil.get_terminal_size().columns - 1])]
+
     def _is_command(self) -> bool:
         return self._session.default_buffer.text.startswith("/")
 
+    def _bindings(self) -> KeyBindings:
+        keys = KeyBindings()
 
-def _private_history(path: Path | None) -> History:
+        @keys.add("enter")
+        def send(event: KeyPressEvent) -> None:
+            event.current_buffer.validate_and_handle()
+
+        @keys.add("escape", "enter")
+        @keys.add("c-j")
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("escape", "escape", filter=Condition(self._is_empty))
+        def edit(event: KeyPressEvent) -> None:
+            event.app.exit(result=_EDIT)
+
+        @keys.add(Keys.BracketedPaste)
+        def paste(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text(self._pastes.fold(event.data))
+
+        return keys
+
+    def _is_empty(self) -> bool:
+        return not self._session.default_buffer.text
+
+
+class _Commands(Completer):
+    """Completes the names of commands, and what may follow them."""
+
+    def __init__(self, commands: Mapping[str, str], words: Words, paths: Sequence[str]) -> None:
+        self._commands, self._words, self._named = commands, words, paths
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, event: CompleteEvent) -> Iterator[Completion]:
+        """Give what may stand where the cursor is."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or "\n" in text:
+            return
+        name, space, argument = text[1:].partition(" ")
+        last = argument.rpartition(" ")[2]
+        if not space:
+            for word, what in self._commands.items():
+                if word.startswith(name):
+                    yield Completion(f"/{word}", -len(text), display_meta=what)
+        elif name in self._named:
+            yield from self._paths.get_completions(Document(last), event)
+        else:
+            for word in self._words(name):
+                if word.startswith(last) and " " not in word:
+                    yield Completion(word, -len(last))
+
+
+class _PrivateHistory(FileHistory):
+    """Keeps what was sent, not the marks that stood for it."""
+
+    def __init__(self, path: Path, pastes: Pastes) -> None:
+        self._pastes = pastes
+        super().__init__(str(path))
+
+    def append_string(self, string: str) -> None:
+        """Keep a message."""
+        super().append_string(self._pastes.unfold(string))
+
+
+def _history(path: Path | None, pastes: Pastes) -> History:
     """Open the history, making its file unreadable for others before anything is in it."""
     if path is None:
         return InMemoryHistory()
@@ -107,19 +208,4 @@ def _private_history(path: Path | None) -> History:
         return (
             InMemoryHistory()
         )  # a history is a comfort: a folder that cannot be written must not stop a chat
-    return FileHistory(str(path))
-
-
-def _bindings() -> KeyBindings:
-    keys = KeyBindings()
-
-    @keys.add("enter")
-    def send(event: KeyPressEvent) -> None:
-        event.current_buffer.validate_and_handle()
-
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
-    def new_line(event: KeyPressEvent) -> None:
-        event.current_buffer.insert_text("\n")
-
-    return keys
+    return _PrivateHistory(path, pastes)

@@ -7,9 +7,9 @@ import shutil
 import time
 from contextlib import suppress
 
-from rwkv_cli.render.progress import dim
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, is_terminal, note
+from rwkv_cli.render.style import dim
 
 _PAUSE = 0.1  # seconds between two drawings
 

@@ -8,7 +8,7 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -95,36 +95,56 @@ class FileSink(ByteSink):
             os.close(self._descriptor)
 
 
+class Stage(Protocol):
+    """Changes text on its way to a terminal, holding back what cannot be decided yet."""
+
+    def feed(self, text: str) -> str:
+        """Give what can be shown with these characters."""
+
+    def flush(self) -> str:
+        """Give what is held: the text has ended."""
+
+
 class TerminalSink:
-    """Shows text: complete characters only, controls made visible, lines broken between words, a
-    newline at the end.
+    """Shows text: complete characters only, controls made visible, a newline at the end.
+
+    Args:
+        descriptor: The terminal.
+        stages: What the text goes through, made for the columns of the terminal; by default lines
+            are broken between words.
     """
 
-    def __init__(self, descriptor: int = STDOUT) -> None:
+    def __init__(
+        self,
+        descriptor: int = STDOUT,
+        stages: Callable[[Callable[[], int]], Sequence[Stage]] | None = None,
+    ) -> None:
         self._bytes = ByteSink(descriptor)
         self._decoder, self._sanitizer = StreamDecoder(), Sanitizer()
-        self._wrap = WordWrap(lambda: _width(descriptor))
+        make = stages or (lambda width: [WordWrap(width)])
+        self._stages = make(lambda: _width(descriptor))
         self._ends_line = True
 
     def after(self, text: str) -> None:
         """Go on behind a text that is on the screen already."""
-        self._wrap.after(text)
+        for stage in self._stages:
+            if isinstance(stage, WordWrap):
+                stage.after(text)
 
     def write(self, data: bytes) -> None:
         """Show the characters that are complete."""
-        self._show(self._decoder.feed(data))
+        self._put(self._decoder.feed(data))
 
     def close(self) -> None:
         """Show an incomplete character as U+FFFD, and end the line."""
-        self._show(self._decoder.flush())
-        self._put(self._wrap.flush())
+        self._put(self._decoder.flush(), last=True)
         if not self._ends_line:
-            self._put("\n")
+            self._bytes.write(b"\n")
 
-    def _show(self, text: str) -> None:
-        self._put(self._wrap.feed(self._sanitizer.feed(text)))
-
-    def _put(self, text: str) -> None:
+    def _put(self, text: str, *, last: bool = False) -> None:
+        text = self._sanitizer.feed(text)
+        for stage in self._stages:
+            text = stage.feed(text) + (stage.flush() if last else "")
         if text:
             self._bytes.write(text.encode("utf-8", "replace"))
             self._ends_line = text.endswith("\n")

@@ -10,17 +10,23 @@ class WordWrap:
     """Gives text out word by word; nothing is ever drawn again.
 
     A word is held until it is complete, and begins a new line when it does not fit. Scripts without
-    spaces break anywhere; a word longer than a line is left to the terminal.
+    spaces break anywhere; a word longer than a line is left to the terminal. Styles (escape
+    sequences that end in m, which must be our own) take no room.
 
     Args:
         width: Gives the columns of the terminal now; it may change at any time.
+
+    Attributes:
+        hang: What a line begins with that goes on from the one before; it takes `hang_columns`.
     """
 
     def __init__(self, width: Callable[[], int]) -> None:
         self._width = width
         self._column = 0
         self._gap = ""  # white space before the word
-        self._word = ""
+        self._word, self._size = "", 0  # what is held, and the columns it takes
+        self._style = ""  # an escape sequence that has begun
+        self.hang, self.hang_columns = "", 0
 
     def after(self, text: str) -> None:
         """Go on behind a text that is on the screen already."""
@@ -38,6 +44,8 @@ class WordWrap:
         return shown
 
     def _take(self, char: str) -> str:
+        if self._style or char == "\x1b":
+            return self._take_style(char)
         if char == "\n":
             shown = self.flush() + char
             self._column = 0
@@ -47,22 +55,36 @@ class WordWrap:
             self._gap += char
             return shown
         if unicodedata.east_asian_width(char) in "WF":
-            shown = self._release()
-            self._word = char
+            shown = self._release() if self._size else ""
+            self._hold(char)
             return shown + self._release()
+        self._hold(char)
+        return self._release() if self._size >= self._width() else ""
+
+    def _take_style(self, char: str) -> str:
+        self._style += char
+        if char == "m":
+            self._word += self._style
+            self._style = ""
+        return ""
+
+    def _hold(self, char: str) -> None:
         self._word += char
-        return self._release() if columns(self._word) >= self._width() else ""
+        self._size += columns(char)
 
     def _release(self) -> str:
         """Give out the word that is held, on this line or the next."""
         if not self._word:
             return ""
-        word, gap, size = self._word, self._gap, columns(self._word)
-        self._word = self._gap = ""
+        word, gap, size = self._word, self._gap, self._size
+        self._word, self._gap, self._size = "", "", 0
         needed = columns(gap) + size
-        if self._column and gap and self._column + needed > self._width():
-            self._column = size
-            return "\n" + word
+        if size and self._column and gap and self._column + needed > self._width():
+            hang, width = self.hang, self.hang_columns
+            if 2 * width > self._width():
+                hang, width = "", 0
+            self._column = width + size
+            return "\n" + hang + word
         self._column += needed
         return gap + word
 

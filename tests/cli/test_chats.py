@@ -83,7 +83,7 @@ def test_json_comes_back_without_loss(
 
 
 def test_openai_messages_are_those_of_the_last_way(talk: ChatLog) -> None:
-    found = json.loads(as_openai(talk))["messages"]
+    found = json.loads(as_openai(talk.begin, talk.tree))["messages"]
     assert [row["role"] for row in found] == ["system", *["user", "assistant"] * 2]
     assert found[-1]["content"] == talk.tree.path()[-1].answer.strip()
 
@@ -137,7 +137,7 @@ _VALUES = st.recursive(
 def test_no_changed_export_does_harm(data: st.DataObject) -> None:
     log = library(Path("nowhere")).new()
     log.plan(begin(log.id, turns=(turn(seed=1),)))
-    content = json.loads(as_json(log))
+    content = json.loads(as_json(log.begin, log.tree))
     place = data.draw(st.sampled_from([content, content["begin"], content["turns"][0]]))
     key = data.draw(st.sampled_from(sorted(place)))
     place[key] = data.draw(_VALUES)

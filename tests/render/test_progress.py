@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from rwkv_cli.render.progress import Progress, counted, dim, speed
+from rwkv_cli.render.progress import Progress, counted, speed
+from rwkv_cli.render.style import dim
 
 
 class Clock:

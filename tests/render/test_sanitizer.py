@@ -1,17 +1,25 @@
-"""No text of a stranger can drive a terminal; what it shows does not depend on how it comes."""
+"""No text of a stranger can drive a terminal; what it shows does not depend on how it comes.
+
+TERMINAL_SEQUENCES=20000 python -m pytest tests/render/test_sanitizer.py
+"""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
+import re
 import sys
+from collections.abc import Callable
 
 import pyte
 import pytest
 
+from rwkv_cli.render.markdown import Markdown
 from rwkv_cli.render.sanitize import Sanitizer, safe
-from rwkv_cli.render.streams import TerminalSink
+from rwkv_cli.render.streams import Stage, TerminalSink
+from rwkv_cli.render.thinking import Folded
 
 # What can move, hide, reorder or restyle: everything that is not merely drawn where it stands.
 FORBIDDEN = {
@@ -25,6 +33,9 @@ FORBIDDEN = {
     *(0x061C, 0x200E, 0x200F, 0x2028, 0x2029),
 }
 BLOCK = 0x1000
+SEQUENCES = int(os.environ.get("TERMINAL_SEQUENCES", "1000"))  # 20000 for all of them
+
+Stages = Callable[[Callable[[], int]], list[Stage]]
 
 
 @pytest.mark.parametrize("start", range(0, sys.maxunicode + 1, BLOCK * 16))
@@ -83,15 +94,21 @@ def sequences(count: int) -> list[str]:
         )  # fmt: skip
 
     return [
-        "".join(letters("abc\n", 4) + one() for _ in range(rng.randrange(1, 5)))
+        "".join(letters("abc\n*`#|> ", 6) + one() for _ in range(rng.randrange(1, 5)))
         for _ in range(count)
     ]
 
 
-def shown_by(pieces: list[bytes]) -> bytes:
+def chat_stages(width: Callable[[], int]) -> list[Stage]:
+    """Give what an answer goes through in a chat."""
+    return [Folded(None), Markdown(width, coloured=True)]
+
+
+def shown_by(pieces: list[bytes], stages: Stages | None = None) -> bytes:
     """Give what a terminal's sink writes for an answer that comes in pieces."""
     reader, writer = os.pipe()
-    sink = TerminalSink(writer)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+    sink = TerminalSink(writer, stages)
     for piece in pieces:
         sink.write(piece)
     sink.close()
@@ -108,21 +125,40 @@ def state(screen: pyte.Screen) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def test_no_control_sequence_changes_anything_but_text() -> None:
+SINKS = pytest.mark.parametrize("stages", [None, chat_stages], ids=["plain", "chat"])
+OURS = re.compile(rb"\x1b\[[0-9;]*m")
+
+
+@SINKS
+def test_no_control_sequence_changes_anything_but_text(stages: Stages | None) -> None:
     before = state(pyte.Screen(80, 24))
-    for text in sequences(2000):
+    for text in sequences(SEQUENCES):
         screen = pyte.Screen(80, 24)
-        pyte.ByteStream(screen).feed(shown_by([text.encode()]).replace(b"\n", b"\r\n"))
+        pyte.ByteStream(screen).feed(shown_by([text.encode()], stages).replace(b"\n", b"\r\n"))
         assert state(screen) == before, repr(text)
 
 
-def test_what_is_shown_does_not_depend_on_how_it_comes() -> None:
-    for text in sequences(400):
+@SINKS
+def test_no_character_changes_anything_but_text(stages: Stages | None) -> None:
+    before = state(pyte.Screen(80, 24))
+    step = 1 if SEQUENCES > 2000 else 7
+    for start in range(0, sys.maxunicode + 1, BLOCK):
+        text = "".join(f"{chr(code)}x" for code in range(start, start + BLOCK, step))
+        screen = pyte.Screen(80, 24)
+        shown = shown_by([text.encode("utf-8", "surrogatepass")], stages)
+        pyte.ByteStream(screen).feed(shown.replace(b"\n", b"\r\n"))
+        assert state(screen) == before, hex(start)
+
+
+@SINKS
+def test_what_is_shown_does_not_depend_on_how_it_comes(stages: Stages | None) -> None:
+    for text in sequences(SEQUENCES // 5 if SEQUENCES < 20_000 else SEQUENCES):
         data = (text + "é世👩‍👧e\u0301").encode() + random.Random(len(text)).randbytes(6)
-        whole = shown_by([data])
+        whole = shown_by([data], stages)
         for cut in range(len(data) + 1):
-            assert shown_by([data[:cut], data[cut:]]) == whole, (data, cut)
-        assert shown_by([bytes([byte]) for byte in data]) == whole
+            assert shown_by([data[:cut], data[cut:]], stages) == whole, (data, cut)
+        assert shown_by([bytes([byte]) for byte in data], stages) == whole
+        assert b"\x1b" not in OURS.sub(b"", whole)
 
 
 def test_an_answer_ends_with_one_line_end_unless_it_is_empty() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.slash.command import Command
@@ -13,8 +15,8 @@ from rwkv_cli.cli.slash.travel import COMMANDS as _TRAVEL
 from rwkv_cli.cli.slash.turn import COMMANDS as _TURN
 from rwkv_cli.cli.slash.view import COMMANDS as _VIEW
 from rwkv_cli.errors import UsageError
-from rwkv_cli.render.progress import dim
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
@@ -35,6 +37,19 @@ _ALIASES = {
     "quit": "exit", "bye": "exit", "q": "exit", "clear": "new", "reset": "new", "regen": "retry",
     "regenerate": "retry", "c": "continue", "read": "file", "f": "file", "h": "help", "?": "help",
 }  # fmt: skip
+
+# Commands that are followed by paths.
+PATHS = ("file", "export", "save")
+
+_LEFT = 24  # columns of the commands in the help
+_KEYS = (
+    ("Alt-Enter, Ctrl-J", "begin a new line"),
+    ("Ctrl-C", "stops an answer and keeps it"),
+    ("Esc Esc", "changes your last message"),
+    ("Ctrl-R", "searches what you typed before"),
+    ("Ctrl-X Ctrl-E", "opens your editor"),
+    ("Ctrl-D", "leaves"),
+)
 
 # The old words of ChatRWKV, typed alone.
 OLD_WORDS = {"+": "retry", "++": "retry", "+++": "continue", "+reset": "new"}
@@ -57,6 +72,12 @@ def obey(repl: Repl, name: str, argument: str) -> None:
         raise UsageError(f"no such command: /{name}", hint=f"{guess} (// sends a slash)")
 
 
+def words_for(repl: Repl, name: str) -> Sequence[str]:
+    """Give what may follow the name of a command."""
+    command = COMMANDS.get(_ALIASES.get(name, name))
+    return command.words(repl) if command and command.words else ()
+
+
 def _help(argument: str) -> None:
     """List the commands, or tell about one."""
     wanted = argument.strip().lstrip("/")
@@ -65,5 +86,14 @@ def _help(argument: str) -> None:
         if rows and not wanted:
             note(dim(title))
         for name, command in rows.items():
-            note(f"  {f'/{name} {command.usage}':<24} {command.help}")
-    note(dim("  Alt-Enter or Ctrl-J begins a new line, Ctrl-C stops an answer, Ctrl-D leaves"))
+            note(_row(f"/{name} {command.usage}", command.help))
+    note(dim("keys"))
+    for keys, what in _KEYS:
+        note(_row(keys, what))
+
+
+def _row(left: str, right: str) -> str:
+    """Set two texts beside each other, or below each other where that is too wide."""
+    if len(left) > _LEFT or _LEFT + len(right) + 3 > shutil.get_terminal_size().columns:
+        return f"  {left}\n      {right}"
+    return f"  {left:<{_LEFT}} {right}"

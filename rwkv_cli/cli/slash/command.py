@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rwkv_cli.errors import UsageError
@@ -18,11 +18,13 @@ class Command(NamedTuple):
         act: Does it, given what follows its name.
         usage: What follows its name, for the help.
         help: What it does, in a few words.
+        words: Gives what may follow its name, for completion; None for nothing.
     """
 
     act: Callable[[Repl, str], None]
     usage: str
     help: str
+    words: Callable[[Repl], Sequence[str]] | None = None
 
 
 def count_of(argument: str, name: str) -> int:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cli.cli.chatfiles import as_markdown, summary
+from rwkv_cli.cli.chatfiles import FORMATS, summary
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import write_atomic
 from rwkv_cli.places import expanded
-from rwkv_cli.render.progress import dim
+from rwkv_cli.render.clipboard import copy
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
+from rwkv_cli.text.thoughts import answer_of
+from rwkv_cli.tree import OPEN
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
 
 _LISTED = 20
+_CODE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def _exit(repl: Repl, argument: str) -> None:
@@ -57,21 +62,46 @@ def _resume(repl: Repl, argument: str) -> None:
 
 
 def _export(repl: Repl, argument: str) -> None:
-    """Write the conversation to a file, as Markdown."""
-    if not argument:
-        raise UsageError("/export takes a file name, such as /export trip.md")
-    conversation = repl.conversation
-    path = Path(expanded(argument))
-    text = as_markdown(conversation.turns, conversation.system, conversation.tree.name)
-    write_atomic(path, [text.encode("utf-8", "surrogateescape")])
+    """Write the conversation to a file, in the form that is named or that the file's name tells."""
+    first, _, rest = argument.partition(" ")
+    kind, name = (first, rest.strip()) if first in FORMATS else ("", argument)
+    suffix = Path(name).suffix.lstrip(".")
+    kind = kind or (suffix if suffix in FORMATS else "md")
+    path = Path(expanded(name or f"{repl.begin.id}.{'json' if kind == 'openai' else kind}"))
+    if path.exists():
+        raise UsageError(f"{path} is there already", hint="/export takes another name")
+    text = FORMATS[kind](repl.begin, repl.conversation.tree)
+    write_atomic(path, [text.encode("utf-8", "surrogateescape")], private=True)
     note(dim(f"written to {safe(str(path))}"))
+
+
+def _copy(repl: Repl, argument: str) -> None:
+    """Put an answer, or the code in it, into the clipboard."""
+    conversation = repl.conversation
+    named = argument if argument not in ("", "code") else ""
+    way = conversation.tree.path(conversation.tree.find(named)) if named else conversation.turns
+    turn = next((turn for turn in reversed(way) if turn.finish != OPEN), None)
+    if turn is None:
+        raise UsageError("there is no answer yet")
+    text = answer_of(turn.answer)
+    if argument == "code":
+        blocks = _CODE.findall(text)
+        if not blocks:
+            raise UsageError("there is no code in the answer")
+        text = blocks[-1]
+    note(dim(f"{len(text):,} characters copied by {copy(text)}"))
+
+
+def _ids(repl: Repl) -> list[str]:
+    return repl.library.ids()
 
 
 COMMANDS = {
     "new": Command(_new, "[NAME]", "begin a new conversation"),
     "name": Command(_name, "TEXT", "give this conversation a name"),
     "chats": Command(_chats, "", "list the conversations"),
-    "resume": Command(_resume, "ID|NAME", "go on with another conversation"),
-    "export": Command(_export, "FILE", "write the conversation as Markdown"),
+    "resume": Command(_resume, "ID|NAME", "go on with another conversation", _ids),
+    "export": Command(_export, "[md|json|jsonl|openai] [FILE]", "write the conversation to a file"),
+    "copy": Command(_copy, "[TURN|code]", "put the answer into the clipboard", lambda _: ["code"]),
     "exit": Command(_exit, "", "leave; the conversation is kept"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ from rwkv_cli.cli.settings import check_range
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
 from rwkv_cli.generation import Randomness
-from rwkv_cli.render.progress import dim
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
+from rwkv_cli.store.personas import load_persona, personas, save_persona
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
@@ -85,6 +86,20 @@ def _setting(word: str) -> tuple[str, Any]:
     return name, number
 
 
+def _persona(repl: Repl, argument: str) -> None:
+    """Begin anew with a system text that has a name, keep the one of now, or list them."""
+    word, _, name = argument.partition(" ")
+    if not argument:
+        known = ", ".join(personas()) or "none yet; /persona save NAME keeps the system text of now"
+        note(dim(f"personas: {safe(known)}"))
+    elif word == "save" and name:
+        save_persona(name.strip(), repl.conversation.system)
+        note(dim(f"the system text is kept as {safe(name.strip())}"))
+    else:
+        repl.begin_anew(load_persona(argument))
+        note(dim(f"new conversation, as {safe(argument)}"))
+
+
 def _think(repl: Repl, argument: str) -> None:
     """Show or set how the model thinks."""
     conversation = repl.conversation
@@ -102,10 +117,21 @@ def _seed(repl: Repl, argument: str) -> None:
     _set(repl, f"seed={argument}" if argument else "")
 
 
+def _names(repl: Repl) -> list[str]:
+    return [f"{name}=" for name in _SETTABLE]
+
+
+def _modes(repl: Repl) -> Sequence[str]:
+    return repl.conversation.template.think_modes or ("off",)
+
+
 COMMANDS = {
     "system": Command(_system, "[TEXT]", "set the system text and begin anew; 'none' removes it"),
+    "persona": Command(
+        _persona, "[NAME|save NAME]", "begin anew with a kept system text", lambda _: personas()
+    ),
     "model": Command(_model, "[MODEL]", "go on in a copy with another model"),
-    "set": Command(_set, "NAME=VALUE", "such as temperature=0.7; alone it shows all"),
-    "think": Command(_think, "[MODE]", "off, fast, short, on or long"),
+    "set": Command(_set, "NAME=VALUE", "such as temperature=0.7; alone it shows all", _names),
+    "think": Command(_think, "[MODE]", "off, fast, short, on or long", _modes),
     "seed": Command(_seed, "N", "makes the random numbers repeat"),
 }

@@ -9,6 +9,8 @@ from rwkv_cli.cli.prompt import gather
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
 from rwkv_cli.places import expanded
+from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
@@ -28,6 +30,19 @@ def _file(repl: Repl, argument: str) -> None:
         repl.attach(path)
 
 
+def _paste(repl: Repl, argument: str) -> None:
+    """Take a text that is typed or pasted as the beginning of the next message."""
+    if argument:
+        raise UsageError("/paste takes nothing: it waits for the text")
+    note(dim("paste or type it; Enter ends it, Ctrl-D leaves it"))
+    text = repl.type_in("", "paste> ")
+    if text is None or not text.strip():
+        note(dim("nothing was read"))
+        return
+    repl.read_in("paste", [text.encode("utf-8", "surrogateescape")])
+
+
 COMMANDS = {
     "file": Command(_file, "PATH...", "read files; ask about them next"),
+    "paste": Command(_paste, "", "read a pasted text; ask about it next"),
 }

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.slash.command import Command, count_of
 from rwkv_cli.errors import UsageError
-from rwkv_cli.render.progress import counted, dim
+from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import note
+from rwkv_cli.render.streams import STDERR, note
+from rwkv_cli.render.style import dim, shows_styles
 from rwkv_cli.render.treeview import HELD, TO_READ, tree_lines
 from rwkv_cli.session import again
 
@@ -66,22 +67,33 @@ def _tree(repl: Repl, argument: str) -> None:
         system=conversation.system,
         cost=conversation.cost,
         width=shutil.get_terminal_size().columns,
-        seconds_per_token=repl.seconds_per_token,
+        seconds_per_token=repl.screen.seconds_per_token,
     )
+    if repl.keyboard is not None and lines and shows_styles(STDERR):
+        legend = f"arrows, Enter, Esc   {HELD} held   {TO_READ} to read again"
+        chosen = repl.keyboard.pick(lines, conversation.tree.head, legend)
+        if chosen is not None and chosen != conversation.tree.head:
+            _goto(repl, conversation.tree.label(chosen))
+        return
     for line in lines:
         note(line.text)
     legend = f"{HELD} state held   {TO_READ} tokens to read again   /goto TURN goes there"
     note(dim(legend if lines else "nothing was said yet"))
 
 
+def _places(repl: Repl) -> list[str]:
+    tree = repl.conversation.tree
+    return [*tree.tags, *map(tree.label, tree.turns)]
+
+
 def _peek(repl: Repl, argument: str) -> None:
     """Ask beside the conversation: neither question nor answer is kept."""
     if not argument:
         raise UsageError("/peek takes a question")
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         reply = repl.conversation.peek(argument, progress)
     repl.show(reply)
-    if not repl.quiet:
+    if not repl.screen.quiet:
         note(dim("asked beside the conversation; nothing of it is kept"))
 
 
@@ -89,7 +101,7 @@ def _rewind(repl: Repl, argument: str) -> None:
     """Go back into the middle of the last answer, and write on from there, differently."""
     if not argument:
         raise UsageError('/rewind takes 12w (words), 40t (tokens) or "some words" of the answer')
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         reply = again.rewind(repl.conversation, argument, progress)
     repl.show(reply)
 
@@ -97,10 +109,10 @@ def _rewind(repl: Repl, argument: str) -> None:
 COMMANDS = {
     "undo": Command(_undo, "[N]", "take back the last turn, or the last N"),
     "redo": Command(_redo, "[N]", "go forth again"),
-    "goto": Command(_goto, "TURN", "go to a turn: 2, 2b, a tag"),
+    "goto": Command(_goto, "TURN", "go to a turn: 2, 2b, a tag", _places),
     "tag": Command(_tag, "[NAME]", "give this turn a name; alone it lists them"),
     "fork": Command(_fork, "[NAME]", "go on in a copy"),
-    "tree": Command(_tree, "", "show all turns"),
+    "tree": Command(_tree, "", "all turns, to go about in with the arrow keys"),
     "peek": Command(_peek, "QUESTION", "ask without leaving a trace"),
     "rewind": Command(_rewind, '12w|40t|"words"', "back into the answer, and on from there"),
 }

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
-from rwkv_cli.render.progress import counted, dim
-from rwkv_cli.render.streams import note, stdout_sink
+from rwkv_cli.render.progress import counted
+from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 from rwkv_cli.session import again
 
 if TYPE_CHECKING:
@@ -19,14 +20,14 @@ _MOST = 16  # answers of /best
 
 def _retry(repl: Repl, argument: str) -> None:
     """Answer the last message again, differently; the old answer stays in the tree."""
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         reply = again.retry(repl.conversation, progress)
     repl.show(reply)
 
 
 def _continue(repl: Repl, argument: str) -> None:
     """Go on with an answer that was stopped or cut."""
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         reply = again.proceed(repl.conversation, progress)
     repl.show(reply)
 
@@ -42,13 +43,13 @@ def _edit(repl: Repl, argument: str) -> None:
     if turn is None:
         raise UsageError("there is no turn to edit")
     if whose.strip() == "answer":
-        text = repl.type_again(turn.answer.strip())
+        text = repl.type_in(turn.answer.strip(), "edit> ")
         if text is not None:
-            with repl.reading() as progress:
+            with repl.screen.reading() as progress:
                 again.rewrite(conversation, turn.id, text, progress)
             note(dim("the answer has your words now; the old one stays in the tree"))
         return
-    text = repl.type_again(turn.user)
+    text = repl.type_in(turn.user, "edit> ")
     if text is not None:
         conversation.goto(turn.parent)
         repl.answer(text)
@@ -59,18 +60,16 @@ def _best(repl: Repl, argument: str) -> None:
     number, _, message = argument.partition(" ")
     if not number.isdecimal() or not 2 <= int(number[:6]) <= _MOST:
         raise UsageError(f"/best takes how many answers, 2 to {_MOST}, such as /best 3")
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         found = again.candidates(repl.conversation, int(number), message.strip(), progress)
     done = 0
-    with interruptible(found), repl.counting("answering") as shown:
+    with interruptible(found), repl.screen.counting("answering") as shown:
         for running in found:
             done += running
             shown(done)
     for index, text in enumerate(found.texts, 1):
         note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
-        sink = stdout_sink()
-        sink.write(bytes(text).strip())
-        sink.close()
+        repl.screen.text(bytes(text).strip())
     chosen = repl.choose(len(found.texts))
     turn = again.choose(repl.conversation, found, chosen)
     note(dim(f"going on from answer {chosen + 1}, turn {repl.conversation.tree.label(turn.id)}"))
@@ -94,10 +93,14 @@ def _alt(repl: Repl, argument: str) -> None:
     repl.show_last()
 
 
+def _ways(repl: Repl) -> list[str]:
+    return ["next", "prev"]
+
+
 COMMANDS = {
     "retry": Command(_retry, "", "another answer to your last message"),
     "continue": Command(_continue, "", "go on with an answer that was cut"),
     "edit": Command(_edit, "[TURN] [answer]", "change your message, or the model's answer"),
     "best": Command(_best, "N [MESSAGE]", "N answers in one batch, to choose from"),
-    "alt": Command(_alt, "[next|prev|N]", "another of the answers there are"),
+    "alt": Command(_alt, "[next|prev|N]", "another of the answers there are", _ways),
 }

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
-from rwkv_cli.render.progress import counted, dim
+from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 from rwkv_cli.session.transcript import with_transcript
 
 if TYPE_CHECKING:
@@ -20,8 +21,22 @@ if TYPE_CHECKING:
 
 def _stats(repl: Repl, argument: str) -> None:
     """Show the figures of the last answer, and from now on those of every answer."""
-    repl.stats = argument != "off"
-    note(dim(repl.figures or "no answer yet") if repl.stats else dim("figures are off"))
+    screen = repl.screen
+    screen.footer = argument != "off"
+    shown = screen.figures or "no answer yet"
+    note(dim(shown if screen.footer else "figures are off"))
+
+
+def _md(repl: Repl, argument: str) -> None:
+    """Render Markdown and fold thoughts, or show the text as it comes."""
+    if argument not in ("", "on", "off"):
+        raise UsageError("/md takes on or off")
+    repl.screen.markdown = argument == "on" if argument else not repl.screen.markdown
+    note(dim("Markdown is rendered" if repl.screen.markdown else "answers are shown as they come"))
+
+
+def _on_off(repl: Repl) -> list[str]:
+    return ["on", "off"]
 
 
 def _raw(repl: Repl, argument: str) -> None:
@@ -40,7 +55,7 @@ def _state(repl: Repl, argument: str) -> None:
         return
     if argument:
         raise UsageError("/state takes nothing, or: save FILE")
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         state = conversation.prepare(progress)
     tokens = counted(conversation.position, "token")
     note(f"  {tokens} read, state {state.nbytes / 1e6:.1f} MB at any length")
@@ -52,7 +67,7 @@ def _save(repl: Repl, argument: str) -> None:
     if not argument:
         raise UsageError("/save takes a file name, such as /save trip.rwkvstate")
     name = os.path.expanduser(argument)  # noqa: PTH111 - pathlib raises where nobody has that name
-    with repl.reading() as progress:
+    with repl.screen.reading() as progress:
         state = repl.conversation.prepare(progress)
     with_transcript(repl.conversation, state).save(Path(name))
     shown = safe(shlex.quote(name))
@@ -60,8 +75,11 @@ def _save(repl: Repl, argument: str) -> None:
 
 
 COMMANDS = {
-    "stats": Command(_stats, "[off]", "figures of the answers: speed, tokens, state"),
+    "stats": Command(_stats, "[on|off]", "figures of the answers: speed, tokens, state", _on_off),
+    "md": Command(_md, "[on|off]", "render Markdown, or show the text as it comes", _on_off),
     "raw": Command(_raw, "", "the context as the model reads it"),
-    "state": Command(_state, "[save FILE]", "what the state is; save it to a file"),
+    "state": Command(
+        _state, "[save FILE]", "what the state is; save it to a file", lambda _: ["save"]
+    ),
     "save": Command(_save, "FILE", "save the state to a file"),
 }
