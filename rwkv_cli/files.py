@@ -9,11 +9,16 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
+
+Look = Callable[[BinaryIO, int], None]
+
+# A path that goes through a file, in a circle, or by a name that no file can have.
+_NOWHERE = {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 def write_atomic(path: Path, parts: Iterable[bytes | memoryview], *, private: bool = False) -> None:
@@ -97,12 +102,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read_regular(path: Path, limit: int) -> bytearray:
+def read_regular(path: Path, limit: int, look: Look | None = None) -> bytearray:
     """Read a whole file that someone else may have made.
 
     Args:
         path: The file.
         limit: Most bytes it may have.
+        look: Called with the open file and its size before all of it is read; may refuse it.
 
     Raises:
         NotFoundError: There is no such file.
@@ -119,6 +125,9 @@ def read_regular(path: Path, limit: int) -> bytearray:
                 raise RefusedError(f"{path}: is not a regular file")
             if status.st_size > limit:
                 raise RefusedError(f"{path}: is larger than expected ({status.st_size:,} bytes)")
+            if look:
+                look(file, status.st_size)
+                file.seek(0)
             content = bytearray(status.st_size)
             if file.readinto(content) != status.st_size:
                 raise RefusedError(f"{path}: changed while it was read")
@@ -128,6 +137,10 @@ def read_regular(path: Path, limit: int) -> bytearray:
     except IsADirectoryError as error:
         raise RefusedError(f"{path}: is a folder") from error
     except OSError as error:
+        if error.errno in _NOWHERE:
+            raise NotFoundError(f"no such file: {path} ({reason(error)})") from error
+        if error.errno == errno.ENXIO:  # a socket
+            raise RefusedError(f"{path}: is not a regular file") from error
         raise StorageError(f"cannot read {path}: {reason(error)}") from error
 
 

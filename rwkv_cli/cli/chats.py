@@ -69,7 +69,7 @@ def chats(action: str, words: tuple[str, ...], **flags: Any) -> None:
     rwkv chats export --all --format jsonl > chats.jsonl
     rwkv chats rename 853531de "trip to Kyoto"
     """
-    _ACTIONS[action](open_library(), words, flags)
+    _ACTIONS[action](open_library(collect({})), words, flags)
 
 
 def _ls(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkv_cli.cli.loading import Loading, drawing, load
+from rwkv_cli.cli.loading import Loading, drawing, load, open_budget
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments
@@ -17,7 +17,6 @@ from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
 from rwkv_cli.session import Conversation, Log, Manner, MemoryLog, now
 from rwkv_cli.session.retell import retold
-from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.library import Library
 from rwkv_cli.store.named import find_state
@@ -30,11 +29,10 @@ if TYPE_CHECKING:
     from rwkv_cli.engine.state import State
 
 
-def open_library() -> Library:
+def open_library(settings: Settings) -> Library:
     """Give the conversations of this user."""
-    folder = chats_folder()
-    budget = Budget(folder, prefix_folder())
-    return Library(folder, budget, warn=lambda text: note(f"rwkv: {safe(text)}"))
+    budget = open_budget(settings)
+    return Library(chats_folder(), budget, warn=lambda text: note(f"rwkv: {safe(text)}"))
 
 
 class Opening:
@@ -63,9 +61,8 @@ class Opening:
         self._settings, self._flags, self.library = settings, flags, library
         self.log, self.loading = log, loading
         self.is_resumed = log.begin is not None
-        place = prefix_folder()
         wanted = not (flags["no_save"] or flags["no_cache"])
-        self.cache = PrefixCache(place, budget=Budget(chats_folder(), place), enabled=wanted)
+        self.cache = PrefixCache(prefix_folder(), budget=open_budget(settings), enabled=wanted)
 
     @property
     def unsaved(self) -> bool:

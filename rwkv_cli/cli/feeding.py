@@ -19,6 +19,7 @@ from rwkv_cli.render.streams import STDIN, note
 from rwkv_cli.render.style import dim
 
 _BLOCK = 1 << 16  # bytes read at once, and held at most before they are encoded
+_REMEMBERED = 1_000_000  # tokens, four bytes each: weeks of a log must not fill the memory
 _IDLE = 1.0  # seconds of silence after which the lines that came are read
 
 
@@ -27,7 +28,7 @@ class Feeding:
 
     What comes is cut into tokens by lines: complete ones when stdin is silent or there is much,
     the rest at the end. So a state is up to date a second after the last line. What is held at any
-    time is a block of text and the state; the state keeps its tokens, four bytes each.
+    time is a block of text and the state, which remembers the last million tokens or two.
 
     Args:
         model: Who reads.
@@ -107,6 +108,8 @@ class Feeding:
         if _mark(self.path) != self._seen:
             self.path = _beside(self.path)
             note(dim(f"somebody else wrote that state; yours is {safe(self.path.stem)}"))
+        if len(self.state.tokens) - self.state.tokens.forgotten > 2 * _REMEMBERED:
+            self.state.tokens.forget(_REMEMBERED)
         self.state.save(self.path)
         self._seen, self._saved, self._dirty = _mark(self.path), time.monotonic(), False
 

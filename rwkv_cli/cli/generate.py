@@ -12,17 +12,16 @@ import click
 
 from rwkv_cli.cli.app import Interrupted, Terminated
 from rwkv_cli.cli.checks import check_flags, token_ids
-from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load
+from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load, open_budget
 from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
 from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import UsageError
-from rwkv_cli.places import chats_folder, prefix_folder
+from rwkv_cli.places import prefix_folder
 from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
 from rwkv_cli.render.style import hint
-from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.text.templates import load_template
@@ -128,11 +127,8 @@ class _Job:
         self.flags, self.settings, self.prompt, self.mode = flags, settings, prompt, mode
         self.sink, self.quiet, self.json = sink, flags["quiet"], flags["as_json"]
         self.text = bytearray()
-        folder = prefix_folder()
-        budget = Budget(chats_folder(), folder)
-        self.cache = PrefixCache(
-            folder, budget=budget, enabled=not (flags["no_cache"] or flags["state"])
-        )
+        wanted = not (flags["no_cache"] or flags["state"])
+        self.cache = PrefixCache(prefix_folder(), budget=open_budget(settings), enabled=wanted)
         self.figures = Run(mode)
         self.began = time.monotonic()
 

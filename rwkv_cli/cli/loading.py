@@ -17,11 +17,12 @@ from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import UsageError
 from rwkv_cli.hub import default_model, resolve
-from rwkv_cli.places import models_folder
+from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
 from rwkv_cli.render.style import dim
+from rwkv_cli.store.budget import Budget
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
@@ -40,6 +41,11 @@ def choose_model(settings: Settings, *, quiet: bool) -> Path:
     if path == DEMO and not quiet:
         note(dim(DEMO_NOTICE))
     return path
+
+
+def open_budget(settings: Settings) -> Budget:
+    """Say how much room the states of conversations and prompts may take."""
+    return Budget(chats_folder(), prefix_folder(), limit=settings.state_room)
 
 
 def checked_bans(ids: Sequence[int], model: Model) -> tuple[int, ...]:

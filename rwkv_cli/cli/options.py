@@ -15,12 +15,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def whole_number(text: str) -> int:
-    """Read an integer that may be written 4k or 1m (thousands and millions).
+    """Read an integer that may be written 4k, 1m or 2g (powers of a thousand).
 
     Raises:
         ValueError: It is none.
     """
-    factor = {"k": 1000, "m": 1_000_000}.get(text[-1:].lower(), 1)
+    factor = {"k": 1000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower(), 1)
     return int(text[:-1] if factor > 1 else text) * factor
 
 

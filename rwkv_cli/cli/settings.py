@@ -51,6 +51,7 @@ class Settings:
     frequency: float | None = None
     penalty_decay: float | None = None
     sampler_order: str | None = None
+    state_room: int | None = None
 
     def placement(self) -> Strategy:
         """Say where the model runs."""
@@ -83,9 +84,14 @@ class Settings:
         return secrets.randbits(32) if self.seed is None else self.seed
 
 
-_INTEGERS = {"threads", "max_tokens", "seed", "top_k"}
+_INTEGERS = {"threads", "max_tokens", "seed", "top_k", "state_room"}
 _FLOATS = {"temperature", "top_p", "min_p", "presence", "frequency", "penalty_decay"}
-_RANGES = {"max_tokens": (1, 1 << 40), "threads": (1, 1024), "seed": (0, 2**64 - 1)}
+_RANGES = {
+    "max_tokens": (1, 1 << 40),
+    "threads": (1, 1024),
+    "seed": (0, 2**64 - 1),
+    "state_room": (0, 1 << 60),
+}
 _KEYS = tuple(field.name for field in fields(Settings))
 
 

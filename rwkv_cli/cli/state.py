@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rwkv_cli.cli.feeding import Feeding
-from rwkv_cli.cli.loading import choose_model, load
+from rwkv_cli.cli.loading import choose_model, load, open_budget
 from rwkv_cli.cli.options import Command, common_options, model_options
 from rwkv_cli.cli.prompt import gather, raw_text
 from rwkv_cli.cli.settings import collect
 from rwkv_cli.engine.statefile import inspect_state, short, verify_state
-from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
-from rwkv_cli.places import chats_folder, prefix_folder, states_folder
+from rwkv_cli.errors import NotFoundError, RwkvError, UsageError
+from rwkv_cli.places import states_folder
 from rwkv_cli.render.progress import Progress, counted
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDIN, is_terminal, note, stdout_sink
-from rwkv_cli.store.budget import INNER, LATEST, PREFIX, Budget
+from rwkv_cli.store.budget import INNER, LATEST, PREFIX
 from rwkv_cli.store.disk import make_private
 from rwkv_cli.store.named import find_state, named_states, path_for
 
@@ -80,7 +80,7 @@ def _ls(words: Words, flags: Flags) -> None:
     for name, path in named_states().items():
         try:
             facts = _facts(path)
-        except RefusedError as error:
+        except RwkvError as error:  # the others are listed all the same
             note(f"rwkv: {safe(error.message)}")
             continue
         line = f"{name:<24} {facts['tokens']:>12,} tokens {facts['bytes'] / 1e6:>8,.1f} MB"
@@ -220,7 +220,7 @@ def _gc(words: Words, flags: Flags) -> None:
     """Make the states that may go fit their room."""
     if words:
         raise UsageError(f"gc takes no {words[0]!r}")
-    budget = Budget(chats_folder(), prefix_folder())
+    budget = open_budget(collect(flags))
     rows, going = budget.held(), budget.plan() or []
     sink = stdout_sink()
     for kind, title in _CLASSES.items():
@@ -247,6 +247,8 @@ def _rebuild(words: Words, flags: Flags) -> None:
             f"{name} holds tokens of another tokenizer than {model.name} has",
             hint="make it again from its text: rwkv state make",
         )
+    if old.tokens.forgotten:
+        raise UsageError(f"{name} has forgotten its first {old.tokens.forgotten:,} tokens")
     if not old.position:
         raise UsageError(f"{name} holds no tokens: it is an initial state of its own model")
     made = model.zero_state()

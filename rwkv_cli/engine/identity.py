@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rwkv_cli.arch.spec import Arch, Dims
+from rwkv_cli.arch.spec import Arch, Dims, get_arch, known_archs
 from rwkv_cli.checkpoints.tensors import RawTensor
 
 _SAMPLES = 8  # places of a tensor that the fingerprint reads
 _SAMPLE_BYTES = 4096
+_SIZE = r"[A-Z][a-z]?=[0-9]{1,15}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,23 @@ def describe(arch: Arch, dims: Dims) -> str:
     """Write version and sizes in one canonical line."""
     sizes = ";".join(f"{letter}={dims.letters[letter]}" for letter in sorted(dims.letters))
     return f"{arch.name};L={dims.layers};{sizes}"
+
+
+def described(text: str) -> tuple[Arch, Dims]:
+    """Read version and sizes from the line that `describe` writes.
+
+    Raises:
+        ValueError: It is no such line, or of a version that is not known here.
+    """
+    name, *parts = text.split(";")
+    if name not in known_archs() or not all(re.fullmatch(_SIZE, part) for part in parts):
+        raise ValueError(text)
+    letters = {letter: int(number) for letter, number in (part.split("=") for part in parts)}
+    arch, layers = get_arch(name), letters.pop("L", 0)
+    needed = {"C", "V", *" ".join(arch.state.values()).split()}
+    if not needed <= set(letters):
+        raise ValueError(text)
+    return arch, Dims(layers, letters["C"], letters["V"], letters)
 
 
 def fingerprint(tensors: Mapping[str, RawTensor]) -> str:

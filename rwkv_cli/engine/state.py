@@ -27,36 +27,42 @@ class TokenLog(Sequence[int]):
     """An append-only list of token ids whose copies share storage.
 
     Copying costs nothing, and appending to the longest copy is amortized constant: a state can
-    carry its whole past without making each decoded token cost its length.
+    carry its whole past without making each decoded token cost its length. The first ids may be
+    forgotten: they count, but cannot be had.
+
+    Args:
+        ids: Those that are remembered.
+        forgotten: How many there were before them.
     """
 
-    __slots__ = ("_ids", "_length")
+    __slots__ = ("_ids", "_length", "forgotten")
 
-    def __init__(self, ids: Sequence[int] = ()) -> None:
+    def __init__(self, ids: Sequence[int] = (), forgotten: int = 0) -> None:
         self._ids = array("I", ids)
-        self._length = len(self._ids)
+        self._length, self.forgotten = len(self._ids), forgotten
 
     def __len__(self) -> int:
-        return self._length
+        return self.forgotten + self._length
 
     def __iter__(self) -> Iterator[int]:
+        """Give those that are remembered."""
         return (self._ids[i] for i in range(self._length))
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return list(self._ids[: self._length][index])
-        if not -self._length <= index < self._length:
-            raise IndexError(index)
-        return self._ids[index % self._length if index < 0 else index]
+        places = range(-self.forgotten, self._length)[index]
+        first = places if isinstance(places, int) else min(places, default=0)
+        if first < 0:
+            raise IndexError(f"token {index} is forgotten")
+        return [self._ids[i] for i in places] if isinstance(places, range) else self._ids[places]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def copy(self) -> TokenLog:
         """Give a list of the same ids that grows on its own."""
-        twin = TokenLog()
+        twin = TokenLog(forgotten=self.forgotten)
         twin._ids, twin._length = self._ids, self._length
         return twin
 
@@ -67,14 +73,14 @@ class TokenLog(Sequence[int]):
         self._ids.extend(ids)
         self._length = len(self._ids)
 
-    def truncated(self, length: int) -> TokenLog:
-        """Give the first `length` ids."""
-        twin = self.copy()
-        twin._length = min(length, self._length)
-        return twin
+    def forget(self, kept: int) -> None:
+        """Remember only the last ones."""
+        start = max(0, self._length - kept)
+        self._ids = self._ids[start : self._length]
+        self.forgotten, self._length = self.forgotten + start, len(self._ids)
 
     def to_numpy(self) -> NDArray[np.uint32]:
-        """Copy the ids, (n,) uint32."""
+        """Copy the ids that are remembered, (n,) uint32."""
         return np.array(self._ids[: self._length], dtype=np.uint32)
 
 

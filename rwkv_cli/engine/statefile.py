@@ -12,14 +12,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from rwkv_cli.checkpoints.safetensors import read
+from rwkv_cli.arch.spec import state_shapes
+from rwkv_cli.checkpoints.safetensors import MAX_HEADER, read
 from rwkv_cli.checkpoints.source import MemorySource
-from rwkv_cli.engine.identity import Identity
-from rwkv_cli.engine.state import Attachments, State
+from rwkv_cli.engine.identity import Identity, described
+from rwkv_cli.engine.state import Attachments, State, TokenLog
 from rwkv_cli.errors import MismatchError, RefusedError
 from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.version import __version__
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DIGEST = "zz.sha256"
+LONGEST = 1 << 53  # tokens that a state may have forgotten
 LIMIT = 8 << 30  # no state of any known model comes near it
 
 _DTYPES = {np.dtype("f4"): "F32", np.dtype("u4"): "U32", np.dtype("u1"): "U8"}
@@ -105,15 +107,24 @@ def load_state(path: Path, identity: Identity, shapes: Mapping[str, tuple[int, .
     state.identity = identity
     if "logits" in tensors:
         state.logits = _array(path, tensors, "logits", (vocab,))
-    tokens = _array(path, tensors, "tokens", None, "U32")
-    if str(len(tokens)) != notes.get("pos") or (tokens >= vocab).any():
-        raise RefusedError(f"{path}: its tokens contradict its header")
-    state.tokens.extend(tokens.tolist())
+    state.tokens = _token_log(path, tensors, notes, vocab)
+    if state.position and state.logits is None:
+        raise RefusedError(f"{path}: lacks logits")
     state.attachments = _attachments(path, tensors, notes)
     if (state.attachments.penalty_ids >= vocab).any():
         raise RefusedError(f"{path}: it counts tokens that its model does not have")
     _check_finite(str(path), _tensors(state))
     return state
+
+
+def _token_log(path: Path, tensors: dict[str, Any], notes: dict[str, str], vocab: int) -> TokenLog:
+    tokens = _array(path, tensors, "tokens", None, "U32")
+    forgotten = _number(notes.get("forgotten", "0"))
+    if forgotten is None or forgotten > LONGEST or (tokens >= vocab).any():
+        raise RefusedError(f"{path}: its tokens make no sense")
+    if str(forgotten + len(tokens)) != notes.get("pos"):
+        raise RefusedError(f"{path}: its tokens contradict its header")
+    return TokenLog(tokens.tolist(), forgotten)
 
 
 def verify_state(path: Path) -> State:
@@ -124,13 +135,15 @@ def verify_state(path: Path) -> State:
         RefusedError: The file is damaged.
         MismatchError: Its format is newer than this program.
     """
-    tensors, notes = _open(path)
-    named = {
-        name.removeprefix("state."): raw.shape
-        for name, raw in tensors.items()
-        if name.startswith("state.")
-    }
-    return load_state(path, _identity(path, notes), named)
+    _, notes = _open(path)
+    identity = _identity(path, notes)
+    try:
+        shapes = state_shapes(*described(identity.arch))
+    except ValueError as error:
+        raise RefusedError(
+            f"{path}: belongs to a model of a kind that is not known here ({identity.arch[:99]})"
+        ) from error
+    return load_state(path, identity, shapes)
 
 
 def inspect_state(path: Path) -> StateInfo:
@@ -183,6 +196,7 @@ def _metadata(state: State) -> dict[str, str]:
         "model.numerics": state.identity.numerics,
         "tokenizer": state.identity.tokenizer,
         "pos": str(state.position),
+        "forgotten": str(state.tokens.forgotten),
         "sampler": state.attachments.sampler,
     }
 
@@ -216,7 +230,7 @@ def _sealed(parts: Iterator[bytes]) -> Iterator[bytes]:
 
 def _open(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a file into memory, prove it whole, then parse it: raw tensors by name, and metadata."""
-    content = read_regular(path, LIMIT)
+    content = read_regular(path, LIMIT, lambda file, size: _look(path, file, size))
     body, seal = memoryview(content)[:-32], bytes(content[-32:])
     if len(content) < 8 + 2 + 32 or hashlib.sha256(body).digest() != seal:
         raise RefusedError(f"{path}: is not a whole state file: its checksum does not match")
@@ -231,6 +245,19 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
             hint="upgrade rwkv to continue from it",
         )
     return {tensor.name: tensor for tensor in contents.tensors}, notes
+
+
+def _look(path: Path, file: BinaryIO, size: int) -> None:
+    """Refuse what cannot be a state before it is read whole: somebody may have named their weights,
+    and those take long.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= MAX_HEADER:
+        raise RefusedError(f"{path}: is not a state file")
+    if length > size - 8:
+        raise RefusedError(f"{path}: is not a whole state file: it ends inside its header")
+    if DIGEST.encode() not in file.read(length):
+        raise RefusedError(f"{path}: is not a state file: its header names no checksum")
 
 
 def _number(text: str) -> int | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from rwkv_cli.engine.state import State
 from rwkv_cli.engine.statefile import LIMIT as STATE_LIMIT
 from rwkv_cli.engine.statefile import state_parts
-from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
+from rwkv_cli.errors import MismatchError, NotFoundError, RefusedError, StorageError
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.disk import Disk, hold, is_held
 from rwkv_cli.store.quarantine import set_aside
@@ -320,16 +320,12 @@ class ChatLog:
         return True
 
     def load_state(self, turn_id: str, point: str, load: Load) -> State | None:
-        """Give a state that was kept; None when it was not, or is damaged.
+        """Give a state that was kept; None when it was not, or cannot be used.
 
         Args:
             turn_id: The turn.
             point: "ask" or "end".
             load: Reads and checks a state file.
-
-        Raises:
-            MismatchError: It belongs to another model.
-            StorageError: It cannot be read.
         """
         if turn_id not in self._numbers:
             return None
@@ -338,7 +334,10 @@ class ChatLog:
             state = load(path)
         except NotFoundError:
             return None
-        except RefusedError as error:
+        except StorageError as error:  # it may be readable at another time
+            self._warn(f"{error.message}; it is made again from its tokens")
+            return None
+        except (RefusedError, MismatchError) as error:
             self._warn(f"{error.message}; it is made again from its tokens")
             set_aside(self._disk, path)
             return None

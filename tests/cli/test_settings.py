@@ -244,3 +244,10 @@ def test_a_system_text_among_the_settings_makes_no_chat_of_a_text(
     chat = cli("generate", "-m", tiny, *GO, "-N", "1", "--echo", "--chat", "hi").out
     assert raw[:-1] == b"hi"
     assert chat.startswith(b"System: Be kind.\n\nUser: hi")
+
+
+def test_the_room_of_states_can_be_set(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RWKV_STATE_ROOM", "123m")
+    assert b"room for 123.0 MB" in cli("state", "gc").out
+    monkeypatch.setenv("RWKV_STATE_ROOM", "much")
+    assert cli("state", "gc").code == 2

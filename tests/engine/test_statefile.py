@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,10 @@ from oracle.statefiles import full_state, with_note, with_tensor
 from oracle.weights import Shape, random_model, tuned_state
 from safetensors import safe_open
 
+from rwkv_cli.engine.identity import described
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import Attachments, State
-from rwkv_cli.engine.statefile import inspect_state, read_attachments
+from rwkv_cli.engine.statefile import inspect_state, read_attachments, verify_state
 from rwkv_cli.errors import MismatchError, NotFoundError, RefusedError, StorageError
 
 
@@ -101,6 +103,19 @@ def test_file_tells_about_itself_without_its_model(model: Model, saved: bytes, p
     assert info.position == model.load_state(path).position
     assert info.nbytes == len(saved)
     assert _equal(read_attachments(path), model.load_state(path).attachments)
+
+
+def test_a_state_of_any_version_is_proven_whole_without_its_model(each: Model, path: Path) -> None:
+    _, state = each.prefill([1, 2, 3])
+    state.save(path)
+    assert verify_state(path).tokens == [1, 2, 3]
+    assert described(each.identity.arch) == (each.arch, each.dims)
+
+
+@pytest.mark.parametrize("line", ["", "v7", "v8;L=1;C=1;V=1", "v7;L=1;C=1;H=1;V=1", "v7;L=²;C=1"])
+def test_a_description_that_is_none_is_not_read(line: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        described(line)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
