@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,10 +196,14 @@ class Opening:
         )
 
     def _read(
-        self, model: Model, tokens: Sequence[int], state: State, progress: Progress | None
+        self,
+        model: Model,
+        tokens: Iterable[Sequence[int]],
+        state: State,
+        progress: Progress | None,
     ) -> int:
         """Read the first prompt, which others may have begun with too."""
-        return self.cache.read(model, [tokens], state, (), progress).cached
+        return self.cache.read(model, tokens, state, (), progress).cached
 
     def _manner(self, model: Model, template: str, log: ChatLog, base: State | None) -> Manner:
         """Settle how answers are made; what was set on the command line overrules what was

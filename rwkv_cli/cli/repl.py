@@ -171,9 +171,11 @@ class Repl:
     def read_in(self, name: str, pieces: Iterable[bytes]) -> None:
         """Read material as the beginning of the next message."""
         with self.screen.reading() as progress:
-            turn = self.conversation.attach(name, pieces, progress)
+            turn, cached = self.conversation.attach(name, pieces, progress)
         if not self.screen.quiet:
-            note(dim(f"{safe(name)}: {counted(len(turn.prompt), 'token')} read; ask about it"))
+            known = f" ({cached:,} of them were known)" if cached else ""
+            tokens = counted(len(turn.prompt), "token")
+            note(dim(f"{safe(name)}: {tokens} read{known}; ask about it"))
 
     def begin_anew(self, system: str) -> None:
         """Begin another conversation; this one stays where it is."""

@@ -24,7 +24,7 @@ from rwkv_cli.text.templates import ChatTemplate
 from rwkv_cli.tree import OPEN, Tree, Turn, new_id
 
 # Reads tokens into the state before any token, and tells how many of them it did not have to read.
-Read = Callable[[Model, Sequence[int], State, Progress | None], int]
+Read = Callable[[Model, Iterable[Sequence[int]], State, Progress | None], int]
 
 _MARK = "\ue000rwkv\ue000"  # stands for the message while the template is cut around it
 _LONG_PROMPT = 256  # tokens of a message after which the state at the answer point is kept on disk
@@ -136,13 +136,18 @@ class Conversation:
         reply.kept = False
         return reply
 
-    def attach(self, name: str, pieces: Iterable[bytes], progress: Progress | None = None) -> Turn:
+    def attach(
+        self, name: str, pieces: Iterable[bytes], progress: Progress | None = None
+    ) -> tuple[Turn, int]:
         """Read material that belongs to the next message, before that message is known.
 
         Args:
             name: What the user calls it.
             pieces: Its text.
             progress: Called with the number of tokens read.
+
+        Returns:
+            The turn it became, and how many of its tokens did not have to be read.
 
         Raises:
             UsageError: It is empty.
@@ -151,14 +156,14 @@ class Conversation:
         head, _ = self._around()
         before = state.position
         text = self._joined(head, pieces)
-        self.model.advance_stream(self.model.tokenizer.encode_stream(text), state, progress)
+        cached = self._advance(self.model.tokenizer.encode_stream(text), state, progress)
         prompt = state.tokens[before:]
         if not self._material:
             raise UsageError(f"{name} is empty")
         turn = self._turn(user=name, prompt=prompt, finish=OPEN)
         state.attachments = replace(state.attachments, tail=b"")
         self.keep(turn, state, None)
-        return turn
+        return turn, cached
 
     # Going back and forth
 
@@ -240,14 +245,19 @@ class Conversation:
         text = head + self.template.clean(message) + tail + start
         tokens = self.model.tokenizer.encode(text.encode("utf-8", "surrogateescape"))
         state.attachments = replace(state.attachments, tail=b"")
-        cached = 0
-        if state.position == 0 and self.base is None and self._read is not None:
-            cached = self._read(self.model, tokens, state, progress)
-        else:
-            self.model.advance_stream([tokens], state, progress)
+        cached = self._advance([tokens], state, progress)
         turn = self._turn(user=message, prompt=tokens)
         said = (self._opening() + start).encode("utf-8", "surrogateescape")
         return state, Draft(turn, said, state.clone(), state.position), cached
+
+    def _advance(
+        self, tokens: Iterable[Sequence[int]], state: State, progress: Progress | None
+    ) -> int:
+        """Read tokens; tell how many of them did not have to be read."""
+        if state.position == 0 and self.base is None and self._read is not None:
+            return self._read(self.model, tokens, state, progress)
+        self.model.advance_stream(tokens, state, progress)
+        return 0
 
     def _around(self) -> tuple[str, str]:
         """Give what stands before and after the next message."""

@@ -65,6 +65,16 @@ def test_the_document_comes_before_the_words(cli: Cli, env: dict[str, str], tiny
     assert said(env) == ["stdin", "what is this?"]
 
 
+def test_a_file_is_read_once_for_all_conversations(cli: Cli, tiny: Path, tmp_path: Path) -> None:
+    manual = tmp_path / "manual.txt"
+    manual.write_text("Turn the left screw until the lamp is green.\n" * 30)
+    ask = ("chat", "-m", tiny, "-N", "4", "--temperature", "0", "-f", manual, "which screw?")
+    cold, warm, uncached = cli(*ask), cli(*ask), cli(*ask, "--no-cache")
+    assert "known" not in cold.err + uncached.err
+    assert re.search(r"1,3\d\d tokens read \(1,3\d\d of them were known\)", warm.err)
+    assert cold.out == warm.out == uncached.out
+
+
 @pytest.mark.parametrize("stdin", [None, b"", b" \n"])
 def test_no_message_is_an_error(cli: Cli, stdin: bytes | None) -> None:
     result = cli("chat", stdin=stdin)
