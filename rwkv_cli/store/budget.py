@@ -16,6 +16,9 @@ from rwkv_cli.store.disk import TEMPORARY, Disk
 
 MOST = 4_000_000_000  # bytes of states, unless the disk is nearly full
 SHARE = 0.05  # of what is free there
+SLACK = 0.1  # of the limit that is made free at once, so that not every state has to look again
+
+_STATE = ".rwkvstate"
 
 # What goes first: prompts that can be read again, states inside of conversations, their last ones.
 PREFIX, INNER, LATEST = range(3)
@@ -46,6 +49,10 @@ class Held:
 class Budget:
     """Keeps the states of all conversations and prompts within a limit.
 
+    To look at all conversations takes long when there are thousands. So it is done now and then:
+    what was seen to be free may half be filled before the next look. Other programs may fill it
+    too; the limit is one that is kept in the long run.
+
     Args:
         chats: Folder of the conversations.
         prefix: Folder of the prompts; None when there is none.
@@ -63,6 +70,7 @@ class Budget:
     ) -> None:
         self._chats, self._prefix, self._limit = chats, prefix, limit
         self._disk = disk or Disk()
+        self._free = -1  # bytes that may be written before the next look; -1 before the first
 
     def limit(self) -> int:
         """Bytes that states may take now."""
@@ -71,27 +79,19 @@ class Budget:
 
     def held(self) -> list[Held]:
         """List the states that may go, those first that go first."""
-        found = list(self._prefixes())
+        found = self.prefixes()
         for folder in self._folders(self._chats):
             if len(folder.name) == 8:
                 found += self._of_chat(folder)
         return sorted(found, key=lambda one: one.order)
 
+    def prefixes(self) -> list[Held]:
+        """List the states of prompts, those last that were used last."""
+        return sorted(self._prefixes(), key=lambda one: one.order)
+
     def plan(self, coming: int = 0, keep: Path | None = None) -> list[Held] | None:
         """Choose what has to go for some bytes to come; None when even all of it is too little."""
-        limit = self.limit()
-        if coming > limit:
-            return None
-        rows = self.held()
-        over = sum(row.nbytes for row in rows) + coming - limit
-        going = []
-        for row in rows:
-            if over <= 0:
-                break
-            if keep is None or row.path.parent != keep.parent or row.kind != LATEST:
-                going.append(row)
-                over -= row.nbytes
-        return going if over <= 0 else None
+        return _choose(self.held(), coming - self.limit(), keep)
 
     def make_room(self, coming: int = 0, keep: Path | None = None) -> bool:
         """Make room for some bytes.
@@ -103,11 +103,22 @@ class Budget:
         Returns:
             False when there can be none.
         """
-        going = self.plan(coming, keep)
+        if 0 < coming <= self._free:
+            self._free -= coming
+            return True
+        limit = self.limit()
+        if coming > limit:
+            return False
+        rows, over = self.held(), coming - limit
+        going = _choose(rows, over, keep)
+        if going and coming:
+            going = _choose(rows, over + int(SLACK * limit), keep) or going
         if going is None:
             return False
         for row in going:
             self._disk.discard(row.path)
+        left = sum(row.nbytes for row in rows) - sum(row.nbytes for row in going)
+        self._free = max(0, limit - coming - left) // 2
         return True
 
     def _room_of(self, folder: Path) -> int:
@@ -119,15 +130,14 @@ class Budget:
 
     def _prefixes(self) -> Iterator[Held]:
         for folder in self._folders(self._prefix) if self._prefix else ():
-            for path, status in _files(folder):
-                if path.suffix == ".rwkvstate":
-                    yield Held(PREFIX, status.st_mtime_ns, path, status.st_size)
+            for path, status in _states(folder):
+                yield Held(PREFIX, status.st_mtime_ns, path, status.st_size)
 
     def _of_chat(self, folder: Path) -> Iterator[Held]:
         rows = sorted(
             (path.name, path, status)
-            for path, status in _files(folder)
-            if path.suffix == ".rwkvstate" and path.name[:1].isdecimal()
+            for path, status in _states(folder)
+            if path.name[:1].isdecimal()
         )
         for name, path, status in rows:
             latest = name[:8] == rows[-1][0][:8]
@@ -142,12 +152,33 @@ class Budget:
             return []
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Give the regular files of a folder that are finished."""
+def _choose(rows: list[Held], over: int, keep: Path | None) -> list[Held] | None:
+    """Choose what goes.
+
+    Args:
+        rows: What there is, in the order of going.
+        over: Bytes beyond all of it that there is no room for.
+        keep: A file beside which the latest state stays.
+    """
+    over += sum(row.nbytes for row in rows)
+    going = []
+    for row in rows:
+        if over <= 0:
+            break
+        if keep is None or row.path.parent != keep.parent or row.kind != LATEST:
+            going.append(row)
+            over -= row.nbytes
+    return going if over <= 0 else None
+
+
+def _states(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Give the states in a folder that are finished."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False):
+                if not entry.name.endswith(_STATE) or entry.name.startswith(TEMPORARY):
+                    continue
+                if entry.is_file(follow_symlinks=False):
                     yield Path(entry.path), entry.stat(follow_symlinks=False)
     except OSError:  # taken away meanwhile
         return

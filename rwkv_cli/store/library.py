@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
@@ -75,9 +76,8 @@ class Library:
         Args:
             count: How many at most; None is all.
         """
-        dated = sorted(((self._touched(chat), chat) for chat in self.ids()), reverse=True)
         found: list[ChatLog] = []
-        for _, chat in dated:
+        for chat in self._latest_first():
             if count is not None and len(found) >= count:
                 break
             with contextlib.suppress(NotFoundError):  # a folder without a beginning
@@ -131,16 +131,35 @@ class Library:
     def _log(self, chat: str) -> ChatLog:
         return ChatLog(self.folder / chat, self._disk, self._budget, self._warn)
 
+    def _latest_first(self) -> Iterator[str]:
+        """Give the conversations, looking into as few as can be: a folder's own time is that of the
+        last change in it, so no record in it is newer.
+        """
+        bounds = sorted(
+            ((_modified(self.folder / chat), chat) for chat in self.ids()), reverse=True
+        )
+        seen: list[tuple[int, str]] = []
+        for bound, chat in bounds:
+            while seen and -seen[0][0] >= bound:
+                yield heapq.heappop(seen)[1]
+            heapq.heappush(seen, (-self._touched(chat), chat))
+        while seen:
+            yield heapq.heappop(seen)[1]
+
     def _touched(self, chat: str) -> int:
         """When a record was added last. People expect the last one they used: nothing but the
         choice of it hangs on this clock.
         """
-        newest = 0
-        for name in self._disk.names(self.folder / chat):
-            if RECORD.fullmatch(name):
-                with contextlib.suppress(OSError):  # taken away meanwhile
-                    newest = max(newest, (self.folder / chat / name).lstat().st_mtime_ns)
-        return newest
+        folder = self.folder / chat
+        records = (name for name in self._disk.names(folder) if RECORD.fullmatch(name))
+        return max((_modified(folder / name) for name in records), default=0)
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:  # taken away meanwhile
+        return 0
 
 
 def _says(log: ChatLog, words: Sequence[str]) -> bool:

@@ -215,8 +215,7 @@ class PrefixCache:
 
     def _recent(self) -> list[Path]:
         """List the entries that were used last."""
-        rows = [row for row in self._budget.held() if row.path.is_relative_to(self._folder)]
-        return [row.path for row in rows[-_COMPARED:]]
+        return [row.path for row in self._budget.prefixes()[-_COMPARED:]]
 
 
 def _ahead(pieces: Iterator[Sequence[int]]) -> tuple[array[int], Iterator[Sequence[int]]]:
