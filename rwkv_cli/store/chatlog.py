@@ -72,6 +72,7 @@ class ChatLog:
         self._seen: set[str] = set()  # names of records that are in the tree
         self._numbers: dict[str, int] = {}  # of turns
         self._waiting: list[tuple[str, Record]] = []  # not on the disk yet
+        self._spent: list[Path] = []  # drafts whose turns are in the tree, but not on the disk yet
         self._moves: list[str] = []  # names of the moves written here
         self._base: State | None = None  # to be written with the first record
         self._source: ChatLog | None = None
@@ -107,10 +108,10 @@ class ChatLog:
         beside the recovered one.
 
         Returns:
-            The turns.
+            The turns; where the disk refuses them, they are in memory.
 
         Raises:
-            StorageError: The disk refused.
+            StorageError: The folder cannot be read.
         """
         found = []
         self._disk.clear(self.folder)
@@ -125,7 +126,12 @@ class ChatLog:
             turn = None if known else self._read_record(path)
             if isinstance(turn, Turn) and self._follows(turn):
                 found.append(replace(turn, id=new_id()))
-                self.add(found[-1])
+                try:
+                    self.add(found[-1])
+                except StorageError as error:  # it is saved with the next turn, if not now
+                    self._warn(error.message)
+                    self._spent.append(path)
+                    continue
             self._disk.discard(path)
         return found
 
@@ -230,6 +236,8 @@ class ChatLog:
         while self._waiting:
             self._write(*self._waiting[0])
             del self._waiting[0]
+        while self._spent:
+            self._disk.discard(self._spent.pop())
 
     def add(self, turn: Turn) -> None:
         """Keep a turn, and go there.

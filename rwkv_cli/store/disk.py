@@ -56,6 +56,7 @@ class Disk:
                 self.reserve(handle, size)
         except OSError:
             os.close(handle)
+            self.discard(path)  # a disk that is full shall not fill with empty files
             raise
         return handle
 
@@ -217,8 +218,8 @@ class Disk:
                 raise RefusedError(f"{path}: is not a regular file")
             if status.st_size > limit:
                 raise RefusedError(f"{path}: is larger than expected ({status.st_size:,} bytes)")
-            with os.fdopen(os.dup(handle), "rb") as file:
-                return file.read(limit)
+            with open(handle, "rb", buffering=0, closefd=False) as file:
+                return file.read(status.st_size) or b""
         except OSError as error:
             raise StorageError(f"cannot read {path}: {reason(error)}") from error
         finally:

@@ -41,6 +41,9 @@ class _Screen(pyte.HistoryScreen):
 class Terminal:
     """A command on a terminal of its own.
 
+    Args:
+        drawn: Whether to keep its screen, which takes more time than most commands.
+
     Attributes:
         output: Every byte the command wrote.
         process: The command.
@@ -54,9 +57,11 @@ class Terminal:
         columns: int = 80,
         rows: int = 24,
         stderr: int | None = None,
+        drawn: bool = True,
     ) -> None:
         self._master, slave = pty.openpty()
         self.output = bytearray()
+        self._drawn = drawn
         self._screen = _Screen(columns, rows, self.send)
         self._stream = pyte.ByteStream(self._screen)
         self.resize(columns, rows)
@@ -114,7 +119,8 @@ class Terminal:
                 raise
             data = b""
         self.output += data
-        self._stream.feed(data)
+        if self._drawn:
+            self._stream.feed(data)
         return bool(data)
 
     def wait_until(self, seen: Callable[[], bool], what: object, timeout: float = 30) -> None:
