@@ -144,7 +144,8 @@ class Screen:
             note(dim(self.figures))
         elif self.footer:
             pace = speed(count, seconds).partition(",")[0]
-            note(dim(fitted([counted(count, "token"), pace, sofar, size, read])))
+            parts = [counted(count, "token"), pace, sofar, size]
+            note(dim(fitted([*parts, read] if reply.read or reply.cached else parts)))
 
 
 def fitted(parts: Sequence[str]) -> str:
