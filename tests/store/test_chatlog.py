@@ -268,6 +268,32 @@ def test_a_disk_that_refuses_costs_no_turn(tmp_path: Path, code: int, *, once: b
         assert log.unsaved == 0
 
 
+def test_an_unfinished_answer_is_not_lost_to_a_full_disk(tmp_path: Path) -> None:
+    log = talk(tmp_path)
+    half = turn(log.tree.head, 9)
+    log.draft(half)
+    log.leave()
+    disk = Failing(1, errno.ENOSPC, once=False)
+    again = library(tmp_path, disk).open(log.id)
+    (found,) = again.recover()
+    assert (again.tree.head, again.unsaved) == (found.id, 1)
+    assert library(tmp_path).open(log.id).drafts() == [half]
+    disk.left = 10**9
+    again.add(turn(found.id, 8))
+    assert library(tmp_path).open(log.id).tree.turns == again.tree.turns
+    assert not list(log.folder.glob("*.draft"))
+
+
+def test_a_full_disk_is_not_filled_with_empty_files(tmp_path: Path) -> None:
+    class Full(Disk):
+        def reserve(self, handle: int, size: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StorageError, match="no space"):
+        Full().publish(tmp_path / "x", [b"content"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_failed_fsync_is_not_tried_again_on_the_same_file(tmp_path: Path) -> None:
     handles: list[int] = []
     written: list[tuple[int, int]] = []
