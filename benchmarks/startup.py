@@ -43,6 +43,24 @@ def process(*command: str) -> Callable[[], object]:
     return lambda: subprocess.run(command, check=True, capture_output=True)
 
 
+def prompt(*command: str) -> Callable[[], object]:
+    """Run a chat in a terminal of its own until its prompt is there."""
+
+    def work() -> None:
+        master, slave = os.openpty()
+        env = {**os.environ, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        chat = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
+        os.close(slave)
+        shown = b""
+        while b"> " not in shown:
+            shown += os.read(master, 1 << 16)
+        chat.kill()
+        chat.wait()
+        os.close(master)
+
+    return work
+
+
 def sampler() -> Callable[[], object]:
     """Draw a token from 65,536 flat random logits with 500 penalized tokens.
 
@@ -85,7 +103,8 @@ def rows(folder: Path) -> list[tuple[str, list[float]]]:
     }
     quick = [(name, milliseconds(process(*c), 15)) for name, c in list(commands.items())[:6]]
     slow = [(name, milliseconds(process(*c), 5)) for name, c in list(commands.items())[6:]]
-    return [*quick, *slow, ("draw from 65,536 logits", milliseconds(sampler(), 200))]
+    chat = ("rwkv chat, its prompt", milliseconds(prompt(RWKV, "chat", "--no-save"), 9))
+    return [*quick, *slow, chat, ("draw from 65,536 logits", milliseconds(sampler(), 200))]
 
 
 def table() -> str:

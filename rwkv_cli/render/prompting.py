@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -90,9 +91,11 @@ class Keyboard:
         """
         while True:
             self._session.bottom_toolbar = self._toolbar if self._status() else None
-            self._session.refresh_interval = _TICK if self._status() else 0
+            default = self._pastes.fold(text)
             try:
-                line = self._session.prompt([("bold", prompt)], default=self._pastes.fold(text))
+                line = self._session.prompt(
+                    [("bold", prompt)], default=default, pre_run=self._watch
+                )
                 return self._pastes.unfold(line)
             except KeyboardInterrupt:
                 if not self._session.default_buffer.text and not self._quiet:
@@ -124,10 +127,22 @@ class Keyboard:
             with suppress(termios.error):  # the window was closed
                 termios.tcsetattr(STDIN, termios.TCSANOW, before)
 
+    def _watch(self) -> None:
+        """Draw the status below the prompt anew for as long as there is one."""
+        app = self._session.app
+
+        async def redraw() -> None:
+            while self._status():
+                await asyncio.sleep(_TICK)
+                app.invalidate()
+            self._session.bottom_toolbar = None
+            app.invalidate()
+
+        if self._status():
+            app.create_background_task(redraw())
+
     def _toolbar(self) -> StyleAndTextTuples:
         text = self._status()
-        if not text:
-            self._session.bottom_toolbar = None
         return [("fg:ansibrightblack", text[: shutil.get_terminal_size().columns - 1])]
 
     def _is_command(self) -> bool:
