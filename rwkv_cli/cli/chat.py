@@ -63,7 +63,7 @@ def chat(**flags: Any) -> None:
     stdout_sink()  # a closed stdout is found before anything is read or loaded
     piped = not is_terminal(STDIN)
     first, documents = _first(flags, piped=piped)
-    library = open_library(settings)
+    library = open_library(settings, untouched=flags["no_save"])
     log = _log(library, flags)
     path = _model_path(settings, log, flags)
     if piped and flags["interactive"]:

@@ -18,9 +18,11 @@ from rwkv_cli.render.streams import note
 from rwkv_cli.session import Conversation, Log, Manner, MemoryLog, now
 from rwkv_cli.session.retell import retold
 from rwkv_cli.store.chatlog import ChatLog
+from rwkv_cli.store.disk import Disk
 from rwkv_cli.store.library import Library
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
+from rwkv_cli.store.readonly import ReadOnlyDisk
 from rwkv_cli.store.records import Begin, check_identity
 from rwkv_cli.text.templates import load_template
 from rwkv_cli.tree import Turn
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
     from rwkv_cli.engine.state import State
 
 
-def open_library(settings: Settings) -> Library:
-    """Give the conversations of this user."""
+def open_library(settings: Settings, *, untouched: bool = False) -> Library:
+    """Give the conversations of this user, to be left as they are if so wanted."""
+    disk = ReadOnlyDisk() if untouched else Disk()
     budget = open_budget(settings)
-    return Library(chats_folder(), budget, warn=lambda text: note(f"rwkv: {safe(text)}"))
+    return Library(chats_folder(), budget, disk=disk, warn=lambda text: note(f"rwkv: {safe(text)}"))
 
 
 class Opening:

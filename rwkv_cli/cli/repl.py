@@ -157,7 +157,7 @@ class Repl:
         try:
             interrupts = self.screen.answer(reply)
         except StorageError as error:
-            if self._opening.unsaved:
+            if self._opening.unsaved and self._interactive:
                 raise StorageError(error.message, hint=_UNSAVED) from error
             raise
         if interrupts.terminated:

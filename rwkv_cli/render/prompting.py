@@ -211,6 +211,11 @@ class _PrivateHistory(FileHistory):
         """Keep a message."""
         super().append_string(self._pastes.unfold(string))
 
+    def store_string(self, string: str) -> None:
+        """Write it to the file; a disk that takes nothing must not stop a chat."""
+        with suppress(OSError):
+            super().store_string(string)
+
 
 def _history(path: Path | None, pastes: Pastes) -> History:
     """Open the history, making its file unreadable for others before anything is in it."""

@@ -105,8 +105,9 @@ class States:
         if place in self._unloadable or place not in self._log.held():
             return None
         state = self._log.load_state(*place, self._load)
-        if state is None:
+        if state is None or state.position != self._base.position + self._position(place):
             self._unloadable.add(place)
+            return None
         return state
 
     def _position(self, place: Place) -> int:

@@ -351,7 +351,9 @@ class ChatLog:
             return None
         ids = self.tree.tokens(turn_id)
         end = len(ids) - (len(self.tree.turns[turn_id].reply) if point == "ask" else 0)
-        if list(state.tokens[-end:] if end else ()) != list(ids[:end]):
+        same = list(state.tokens[-end:] if end else ()) == list(ids[:end])
+        based = self.begin is not None and self.begin.based  # on tokens that no turn has
+        if not same or (state.position > end and not based):
             self._warn(f"{path}: is the state of another text; it is made again from its tokens")
             set_aside(self._disk, path)
             return None

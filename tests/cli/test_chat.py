@@ -156,6 +156,21 @@ def test_a_continued_conversation_is_left_as_it_was_without_saving(
     assert {path: path.read_bytes() for path in commits(env)} == before
 
 
+def test_what_is_damaged_is_left_as_it_was_without_saving(
+    cli: Cli, env: dict[str, str], tiny: Path
+) -> None:
+    cli("chat", "-m", tiny, "-N", "1", "hi")
+    for path in commits(env):
+        if path.suffix == ".rwkvstate":
+            path.write_bytes(b"damaged")
+    (library(env).latest().folder / ".tmp-1-2").write_bytes(b"half")
+    before = {path: path.read_bytes() for path in commits(env)}
+    result = cli("chat", "--continue", "--no-save", "-N", "1", "hi")
+    assert result.code == 0
+    assert "made again" in result.err
+    assert {path: path.read_bytes() for path in commits(env)} == before
+
+
 def test_what_is_kept_is_for_its_owner_alone(cli: Cli, env: dict[str, str], tiny: Path) -> None:
     old = os.umask(0)
     try:
