@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from rwkv_cli.store.records import Begin
 
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?", re.DOTALL)
-_UNSAVED = (
-    "the conversation goes on in memory, and the next turn tries to save it again; "
-    "--no-save leaves nothing on the disk from the beginning"
-)
+_UNSAVED = "the conversation goes on in memory, and the next turn tries to save it again; "
+_NO_SAVE = "--no-save leaves nothing on the disk from the beginning"
 _LEAVE = {"exit", "quit", "bye", ":q"}
 
 
@@ -157,8 +155,9 @@ class Repl:
         try:
             interrupts = self.screen.answer(reply)
         except StorageError as error:
-            if self._opening.unsaved and self._interactive:
-                raise StorageError(error.message, hint=_UNSAVED) from error
+            if self._opening.unsaved:
+                hint = _UNSAVED + _NO_SAVE if self._interactive else _NO_SAVE
+                raise StorageError(error.message, hint=hint) from error
             raise
         if interrupts.terminated:
             raise Terminated
