@@ -52,7 +52,7 @@ def prompt(*command: str) -> Callable[[], object]:
         chat = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
         os.close(slave)
         shown = b""
-        while b"> " not in shown:
+        while b"1m>" not in shown:  # the prompt is bold
             shown += os.read(master, 1 << 16)
         chat.kill()
         chat.wait()
