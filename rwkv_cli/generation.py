@@ -222,9 +222,7 @@ class Generation:
     @property
     def sampler(self) -> str:
         """How tokens are drawn, as a state keeps it."""
-        place = self.randomness
-        saved = {"sampling": self.sampling.to_json(), "seed": place.seed, "stream": place.stream}
-        return json.dumps(saved, sort_keys=True)
+        return sampler_text(self.sampling, self.randomness)
 
     def _attach(self) -> None:
         """Leave with the state what a later generation needs to go on from it as if never
@@ -263,6 +261,12 @@ def repeated(
             if saved:
                 penalties.record(token, data, saved[0].penalty_decay)
     return Attachments(sampler, penalties.ids, penalties.counts, tail=tail)
+
+
+def sampler_text(sampling: Sampling, place: Randomness) -> str:
+    """Write down how tokens are drawn; `saved_sampler` reads it back."""
+    saved = {"sampling": sampling.to_json(), "seed": place.seed, "stream": place.stream}
+    return json.dumps(saved, sort_keys=True)
 
 
 def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | None:

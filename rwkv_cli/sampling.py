@@ -72,7 +72,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if not (isfinite(value) and low <= value <= high):
+            if not low <= value <= high:  # NaN does not, either
                 flag = name.replace("_", "-")
                 raise UsageError(f"{flag} is {value}; it must lie between {low:,} and {high:,}")
         if not isinstance(self.top_k, int):

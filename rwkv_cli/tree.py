@@ -72,7 +72,14 @@ class Tree:
     head: str = BEGINNING
     tags: dict[str, str] = field(default_factory=dict)
     name: str = ""
-    _depths: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    _depths: dict[str, int] = field(init=False, repr=False, compare=False)
+    _positions: dict[str, int] = field(init=False, repr=False, compare=False)
+    _levels: dict[int, list[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._depths, self._positions, self._levels = {BEGINNING: 0}, {BEGINNING: 0}, {}
+        for turn in self.turns.values():  # parents come before those that follow them
+            self._place(turn)
 
     def add(self, turn: Turn) -> None:
         """Take in a turn and go there.
@@ -85,8 +92,15 @@ class Tree:
         if turn.id in self.turns:
             raise UsageError(f"there is a turn {turn.id} already")
         self.turns[turn.id] = turn
-        self._depths[turn.id] = 1 + self.depth(turn.parent)
+        self._place(turn)
         self.head = turn.id
+
+    def _place(self, turn: Turn) -> None:
+        """Remember where a turn stands: a picture of the tree asks that of every one of them."""
+        depth = 1 + self._depths[turn.parent]
+        self._depths[turn.id] = depth
+        self._positions[turn.id] = self._positions[turn.parent] + turn.count
+        self._levels.setdefault(depth, []).append(turn.id)
 
     def move(self, turn: str) -> None:
         """Go to a turn, or to BEGINNING.
@@ -117,11 +131,18 @@ class Tree:
 
     def position(self, turn: str | None = None) -> int:
         """Count the tokens of the context after a turn."""
-        return sum(step.count for step in self.path(turn))
+        return self._positions[self.head if turn is None else turn]
 
     def children(self, turn: str) -> list[Turn]:
         """List the turns that follow one, oldest first."""
         return [other for other in self.turns.values() if other.parent == turn]
+
+    def following(self) -> dict[str, list[Turn]]:
+        """Give the children of every turn, and of BEGINNING."""
+        found: dict[str, list[Turn]] = {turn: [] for turn in (BEGINNING, *self.turns)}
+        for turn in self.turns.values():
+            found[turn.parent].append(turn)
+        return found
 
     def siblings(self, turn: str) -> list[Turn]:
         """List the turns that follow the same turn, oldest first, this one among them."""
@@ -134,15 +155,12 @@ class Tree:
         if not turn:
             return "0"
         number = self.depth(turn)
-        same = [other for other in self.turns if self.depth(other) == number]
+        same = self._levels[number]
         return str(number) if len(same) == 1 else f"{number}{_letters(same.index(turn))}"
 
     def depth(self, turn: str) -> int:
         """Count the turns from the beginning to one of them."""
-        if turn not in self._depths:  # parents come before those that follow them
-            for other in self.turns.values():
-                self._depths[other.id] = 1 + self._depths.get(other.parent, 0)
-        return self._depths.get(turn, 0)
+        return self._depths[turn]
 
     def find(self, text: str) -> str:
         """Find the turn that people call so: a tag, a label such as 2 or 2b (of the way to the
@@ -157,8 +175,8 @@ class Tree:
         if text == "0":
             return BEGINNING
         way = self.path()
-        if text.isdecimal() and 0 < int(text[:9]) <= len(way):
-            return way[int(text[:9]) - 1].id
+        if text.isdecimal() and len(text) < 10 and 0 < int(text) <= len(way):
+            return way[int(text) - 1].id
         found = [t for t in self.turns if self.label(t) == text or t == text]
         found = found or [t for t in self.turns if len(text) > 2 and t.startswith(text)]
         if len(found) > 1:

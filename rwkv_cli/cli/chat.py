@@ -72,8 +72,6 @@ def chat(**flags: Any) -> None:
     open_model(path).checkpoint.close()  # reports a file that is no model before a prompt appears
     opening = Opening(settings, flags, library, log, model)
     repl = Repl(opening, flags, interactive=not piped or flags["interactive"])
-    if flags["name"]:
-        repl.conversation.log.rename(flags["name"])
     try:
         repl.run(first, documents)
     finally:
@@ -145,9 +143,6 @@ def _log(library: Library, flags: dict[str, Any]) -> ChatLog:
     turns = tuple(source.tree.path())
     begin = replace(source.begin, id=copy.id, forked=f"{source.id}@{head}", turns=turns)
     copy.plan(begin, source=source)
-    if not flags["no_save"]:
-        copy.save()
-        copy.adopt(source)
     return copy
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,10 @@ VERSION = 1
 
 _WIDTH = 60
 _ROLES = {"system", "user", "assistant"}
+_ID = re.compile("[0-9a-f]{8}")
+
+# Halves of characters; U+DC80 to U+DCFF stand for bytes that are no UTF-8, and are kept.
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def as_markdown(begin: Begin, tree: Tree) -> str:
@@ -56,7 +61,16 @@ def as_jsonl(begin: Begin, tree: Tree) -> str:
 
 
 def as_json(begin: Begin, tree: Tree) -> str:
-    """Write everything: all turns with their tokens and settings, tags and name."""
+    """Write everything: all turns with their tokens and settings, tags and name.
+
+    Raises:
+        UsageError: It began from a state, which is no text.
+    """
+    if begin.based:
+        raise UsageError(
+            f"the conversation {begin.id} began from a state, which json cannot hold",
+            hint="export what was said as md, jsonl or openai",
+        )
     content = {
         "kind": KIND,
         "version": VERSION,
@@ -89,14 +103,10 @@ def read_json(content: Any, where: str) -> tuple[Begin, Tree]:
     try:
         if content["kind"] != KIND or content["version"] != VERSION:
             raise ValueError(content["kind"])
-        begun = content["begin"]
-        begin = Begin(**{**begun, "identity": Identity(**begun["identity"]), "turns": ()})
+        begin = _begin(content["begin"], where)
         tree = Tree(name=_text(content["name"]))
         for row in content["turns"]:
-            fields: dict[str, Any] = {
-                key: _ids(value) if key in _TOKENS else _text(value) for key, value in row.items()
-            }
-            tree.add(Turn(**fields))
+            tree.add(_turn(row))
         tree.tags = {_text(name): _known(tree, to) for name, to in content["tags"].items()}
         tree.head = _known(tree, content["head"])
         return begin, tree
@@ -104,13 +114,35 @@ def read_json(content: Any, where: str) -> tuple[Begin, Tree]:
         raise RefusedError(f"{where}: is no conversation of this program") from error
 
 
-_TOKENS = ("prompt", "reply")
+def _begin(row: dict[str, Any], where: str) -> Begin:
+    fields = {name: value for name, value in row.items() if name not in ("based", "turns")}
+    if row["based"]:
+        raise RefusedError(
+            f"{where}: is a conversation that began from a state, which is not in the file",
+            hint="export it from where it was held as openai: what was said can be read again",
+        )
+    identity = Identity(**_texts(fields.pop("identity")))
+    return Begin(identity=identity, based=False, turns=(), **_texts(fields))
+
+
+def _turn(row: dict[str, Any]) -> Turn:
+    fields = dict(row)
+    prompt, reply = _ids(fields.pop("prompt")), _ids(fields.pop("reply"))
+    turn = Turn(prompt=prompt, reply=reply, **_texts(fields))
+    if not _ID.fullmatch(turn.id):
+        raise ValueError(turn.id)
+    return turn
+
+
+def _texts(fields: dict[str, Any]) -> dict[str, str]:
+    return {name: _text(value) for name, value in fields.items()}
 
 
 def _text(value: object) -> str:
+    """Give a text of others; half a character is no text, and nothing could write it."""
     if not isinstance(value, str):
         raise TypeError
-    return value
+    return _HALVES.sub("\ufffd", value)
 
 
 def _ids(value: Any) -> tuple[int, ...]:
@@ -134,7 +166,7 @@ def read_messages(content: Any, where: str) -> tuple[str, list[Turn]]:
     """
     rows: Any = content.get("messages") if isinstance(content, dict) else content
     try:
-        said = [(row["role"], _text(row["content"])) for row in rows]
+        said = [(_text(row["role"]), _text(row["content"])) for row in rows]
     except (KeyError, TypeError) as error:
         raise RefusedError(f"{where}: holds no messages with a role and a text") from error
     if not said or any(role not in _ROLES for role, _ in said):

@@ -30,6 +30,7 @@ from rwkv_cli.render.streams import (
 from rwkv_cli.render.treeview import tree_lines
 from rwkv_cli.session import now
 from rwkv_cli.session.retell import retold
+from rwkv_cli.session.states import costs
 from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.library import Library
 from rwkv_cli.store.records import Begin
@@ -126,15 +127,7 @@ def _show(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> No
 def _tree(log: ChatLog) -> str:
     """Draw the tree; what going to a turn costs is told by the states on the disk."""
     assert log.begin is not None
-    held = log.held()
-
-    def cost(turn_id: str) -> int:
-        count, at = 0, turn_id
-        while at and (at, "end") not in held:
-            count += log.tree.turns[at].count
-            at = log.tree.turns[at].parent
-        return count
-
+    cost = costs(log.tree, log.held()).__getitem__
     lines = tree_lines(log.tree, system=log.begin.system, cost=cost, width=terminal_width())
     return "".join(f"{line.text}\n" for line in lines)
 

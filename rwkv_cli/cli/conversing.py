@@ -11,6 +11,9 @@ from rwkv_cli.cli.loading import Loading, drawing, load, open_budget
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments
+from rwkv_cli.engine.statefile import verify_state
+from rwkv_cli.errors import UsageError
+from rwkv_cli.generation import Randomness
 from rwkv_cli.hub import resolve
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.sanitize import safe
@@ -85,88 +88,119 @@ class Opening:
             RwkvError: The model cannot be loaded, or is not the conversation's.
         """
         model = self.loading.result(quiet=quiet)
-        if self.is_resumed:
-            if self._flags["rebuild"]:
-                return self._told_to(model, self.log, None)
-            return self.resumed(model, self.log)
-        path = self._flags["state"]
-        base = model.load_state(find_state(path)) if path else None
-        return self._new(model, self._settings.system or "", base)
+        begin = self.log.begin
+        if begin is None:
+            path = self._flags["state"]
+            base = model.load_state(find_state(path)) if path else None
+            return self._new(model, self._settings.system or "", base)
+        if self._flags["rebuild"]:
+            turns = self.log.tree.path()
+            return self._retold(model, begin, turns, self.log.base(verify_state), None)
+        return self.resumed(model, self.log)
 
     def resumed(self, model: Model, log: ChatLog) -> Conversation:
         """Go on with a saved conversation.
 
         Raises:
             MismatchError: It belongs to another model.
+            StorageError: The disk refused to keep what was said before.
         """
         assert log.begin is not None
         check_identity(log.begin, model.identity)
         if not self._flags["no_save"]:
+            log.save()  # a copy is only planned until here
             log.recover()
-        self.log = log
-        return self._conversation(model, log, log.begin, log.base(model.load_state))
+        conversation = self._conversation(model, log, log.begin, log.base(model.load_state))
+        self._go_on_with(log)
+        return conversation
 
     def anew(self, old: Conversation, system: str) -> Conversation:
-        """Begin a new conversation with the same model and manner."""
+        """Begin a new conversation with the same model and manner; with other random numbers, if
+        nobody asked for these.
+
+        Raises:
+            StorageError: The disk refused to keep what was said before.
+        """
         conversation = self._new(old.model, system, None)
-        conversation.manner = old.manner
+        manner = old.manner
+        if not manner.seeded:
+            manner = replace(manner, randomness=Randomness(self._settings.seed_or_random()))
+        conversation.manner = manner
         return conversation
 
     def copy(self, old: Conversation) -> Conversation:
-        """Begin a conversation with a copy of the turns of another."""
+        """Begin a conversation with a copy of the turns of another.
+
+        Raises:
+            StorageError: The disk refused.
+        """
         if self._flags["no_save"]:
             return old
         source, begin = self.log, self.log.begin
         assert begin is not None
         forked = f"{source.id}@{old.tree.head}"
-        self._plan(replace(begin, forked=forked, turns=tuple(old.turns)), old.base)
-        self.log.save()
-        self.log.adopt(source)
-        old.move_to(self.log)
+        log = self._plan(replace(begin, forked=forked, turns=tuple(old.turns)), old.base)
+        log.save()
+        log.adopt(source)
+        self._go_on_with(log)
+        old.move_to(log)
         return old
 
     def with_model(self, old: Conversation, name: str, progress: Progress) -> Conversation:
         """Go on in a copy with another model, which reads everything again.
 
         Raises:
-            RwkvError: There is no such model, or it cannot be loaded.
+            RwkvError: There is no such model, or it cannot be loaded, or not read this.
         """
         path = resolve(name, models_folder())
         model = load(path, replace(self._settings, model=str(path)), quiet=self._flags["quiet"])
-        same = model.identity.tokenizer == old.model.identity.tokenizer
-        turns = old.turns if same else self._retold(old, model)
-        conversation = self._copied(model, old.system, old.template.name, tuple(turns))
+        begin = self.log.begin
+        assert begin is not None
+        conversation = self._retold(model, begin, old.turns, old.base, progress)
         conversation.manner = old.manner
-        conversation.prepare(progress)
         return conversation
 
-    def _told_to(self, model: Model, log: ChatLog, progress: Progress | None) -> Conversation:
+    def _retold(
+        self,
+        model: Model,
+        begin: Begin,
+        turns: list[Turn],
+        base: State | None,
+        progress: Progress | None,
+    ) -> Conversation:
         """Copy a conversation for another model than its own."""
-        begin = log.begin
-        assert begin is not None
-        turns = log.tree.path()
-        if begin.identity.tokenizer != model.identity.tokenizer:
+        same = begin.identity.tokenizer == model.identity.tokenizer
+        if not same:
             template = load_template(begin.template)
             turns = list(retold(turns, model.tokenizer, template, begin.system))
-        conversation = self._copied(model, begin.system, begin.template, tuple(turns))
+        if base is not None:
+            base = _read_again(model, base if same else None, progress)
+        mine = self._begin(model, begin.system, based=base is not None)
+        mine = replace(mine, template=begin.template, turns=tuple(turns))
+        log = self._plan(mine, base)
+        conversation = self._conversation(model, log, mine, base)
         conversation.prepare(progress)
+        if not self._flags["no_save"]:
+            log.save()
+        self._go_on_with(log)
         return conversation
 
-    @staticmethod
-    def _retold(old: Conversation, model: Model) -> list[Turn]:
-        return list(retold(old.turns, model.tokenizer, old.template, old.system))
+    def _go_on_with(self, log: ChatLog) -> None:
+        """Leave the conversation there was for another.
 
-    def _copied(
-        self, model: Model, system: str, template: str, turns: tuple[Turn, ...]
-    ) -> Conversation:
-        begin = replace(self._begin(model, system, based=False), template=template, turns=turns)
-        log = self._plan(begin, None)
-        self.is_resumed = True
-        return self._conversation(model, log, begin, None)
+        Raises:
+            StorageError: Turns of it are in memory alone, and the disk still refuses.
+        """
+        if log is not self.log and self.unsaved:
+            self.log.save()
+        self.log = log
 
     def _new(self, model: Model, system: str, base: State | None) -> Conversation:
         begin = self._begin(model, system, based=base is not None)
-        return self._conversation(model, self._plan(begin, base), begin, base)
+        log = self._plan(begin, base)
+        conversation = self._conversation(model, log, begin, base)
+        self._go_on_with(log)
+        return conversation
 
     def _begin(self, model: Model, system: str, *, based: bool) -> Begin:
         return Begin(
@@ -182,10 +216,9 @@ class Opening:
 
     def _plan(self, begin: Begin, base: State | None) -> ChatLog:
         """Plan a conversation of its own, in a place that is new unless the present one is."""
-        if self.log.begin is not None:
-            self.log = self.library.new()
-        self.log.plan(replace(begin, id=self.log.id), base)
-        return self.log
+        log = self.log if self.log.begin is None else self.library.new()
+        log.plan(replace(begin, id=log.id), base)
+        return log
 
     def _conversation(
         self, model: Model, log: ChatLog, begin: Begin, base: State | None
@@ -218,9 +251,26 @@ class Opening:
             saved = Attachments(sampler=samplers[-1])
         settings = self._settings
         sampling, randomness = drawing(settings, self._flags["ban"], model, saved, template)
-        if samplers:  # the stream told the alternatives of that turn apart
-            randomness = replace(randomness, stream=0)
-        return Manner(sampling, randomness, settings.max_tokens or 4096, settings.think)
+        randomness = replace(randomness, stream=0)  # others told alternatives of one turn apart
+        seeded = settings.seed is not None
+        return Manner(
+            sampling, randomness, settings.max_tokens or 4096, settings.think, seeded=seeded
+        )
+
+
+def _read_again(model: Model, base: State | None, progress: Progress | None) -> State:
+    """Make the state that a conversation began from for another model.
+
+    Raises:
+        UsageError: Its tokens are not there, or not that model's.
+    """
+    if base is None or not base.position or base.tokens.forgotten:
+        raise UsageError(
+            "the conversation began from a saved state that another model cannot read again"
+        )
+    made = model.zero_state()
+    model.advance_stream([base.tokens[:]], made, progress)
+    return made
 
 
 def model_of(log: ChatLog) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rwkv_cli.cli.app import Interrupted, Terminated
@@ -32,12 +32,13 @@ class Feeding:
 
     Args:
         model: Who reads.
-        state: Advanced in place.
+        state: Where reading goes on from.
         path: Where it is kept.
         every: Seconds between two saves.
         quiet: Show no progress.
 
     Attributes:
+        state: The one after what was read to its end: reading that is broken off changes nothing.
         path: Where it is kept now: beside the old place when somebody else wrote there.
     """
 
@@ -52,7 +53,7 @@ class Feeding:
         self._saved, self._dirty = time.monotonic(), False
 
     def interrupt(self) -> None:
-        """Stop after the lines that are being read; safe to call from a signal handler."""
+        """Stop after the tokens that are being read; safe to call from a signal handler."""
         self._stopped = True
 
     def run(self, prompt: Prompt) -> None:
@@ -65,8 +66,8 @@ class Feeding:
         before = self.state.position
         with interruptible(self) as interrupts:
             try:
-                for text in self._texts(prompt):
-                    self._model.advance(self._model.tokenizer.encode(text), self.state)
+                for block in self._blocks(prompt):
+                    _, self.state = self._model.prefill(block, self.state)
                     self._dirty = True
                     progress.update(self.state.position - before)
                     if time.monotonic() - self._saved >= self._every:
@@ -80,6 +81,14 @@ class Feeding:
             raise Terminated
         if interrupts.count:
             raise Interrupted
+
+    def _blocks(self, prompt: Prompt) -> Iterator[Sequence[int]]:
+        """Give tokens, no more than are computed at once: signals wait until they are read."""
+        size = self._model.engine.chunk
+        for text in self._texts(prompt):
+            ids = self._model.tokenizer.encode(text)
+            for start in range(0, len(ids), size):
+                yield ids[start : start + size]
 
     def _texts(self, prompt: Prompt) -> Iterator[bytes]:
         """Give whole lines as they come, and at the end what is left."""
@@ -117,11 +126,19 @@ class Feeding:
 def _lines(held: bytearray, least: int) -> Iterator[bytes]:
     """Take whole lines out of what is held, when there is that much."""
     end = held.rfind(b"\n") + 1
-    if len(held) >= 2 * max(1, least) and not end:
-        end = len(held) - 4  # a line without an end: not within a character
+    if not end and least and len(held) >= 2 * least:
+        end = _border(held)  # a line without an end
     if end and len(held) >= least:
         yield bytes(held[:end])
         del held[:end]
+
+
+def _border(text: bytearray) -> int:
+    """Find where the last character of UTF-8 begins, which may not be complete."""
+    end = len(text) - 1
+    while end > len(text) - 4 and text[end] & 0xC0 == 0x80:
+        end -= 1
+    return max(0, end)
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

@@ -157,27 +157,21 @@ class Interrupts:
 class Interruptible(Protocol):
     """What can be asked to end."""
 
-    @property
-    def finish(self) -> str | None:
-        """Why it ended; None while it runs."""
-
     def interrupt(self) -> None:
         """End before the next token; safe to call from a signal handler."""
 
 
 @contextmanager
 def interruptible(generation: Interruptible) -> Iterator[Interrupts]:
-    """While this lasts, Ctrl-C ends the answer cleanly, and a second one ends the program.
+    """While this lasts, Ctrl-C ends the answer cleanly.
 
-    Handlers only set a flag: the state is never left half-way through a token.
+    Handlers only set a flag, however often: the state is never left half-way through a token.
     """
     seen = Interrupts()
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         seen.count += 1
         generation.interrupt()
-        if seen.count > 1 and generation.finish is None:
-            raise KeyboardInterrupt
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
         seen.terminated = True

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.app import Interrupted, Terminated
@@ -11,14 +13,17 @@ from rwkv_cli.cli.conversing import Opening
 from rwkv_cli.cli.prompt import Prompt
 from rwkv_cli.cli.screen import Screen, fitted
 from rwkv_cli.cli.slash import COMMANDS, OLD_WORDS, PATHS, obey, words_for
+from rwkv_cli.cli.slash.command import number_in
 from rwkv_cli.errors import RwkvError, StorageError, UsageError
+from rwkv_cli.files import reason
 from rwkv_cli.generation import INTERRUPT
 from rwkv_cli.places import data_folder
 from rwkv_cli.render.progress import counted
-from rwkv_cli.render.sanitize import safe
+from rwkv_cli.render.sanitize import Sanitizer, safe
 from rwkv_cli.render.streams import note
 from rwkv_cli.render.style import dim
 from rwkv_cli.session import Conversation, Reply
+from rwkv_cli.session.log import END
 from rwkv_cli.tree import Turn
 
 if TYPE_CHECKING:
@@ -60,16 +65,20 @@ class Repl:
 
     def run(self, first: str, documents: Prompt) -> None:
         """Read what was given, send the first message, then read more until the user leaves."""
+        if self._interactive:
+            self._attempt(lambda: self._begin(first, documents))
+            self._talk(greet=not first)
+        elif self._begin(first, documents) == INTERRUPT:
+            raise Interrupted
+        self._farewell()
+
+    def _begin(self, first: str, documents: Prompt) -> str | None:
+        """Read what was given, and send the first message; tell why its answer ended."""
         for name in documents.files:
             self.attach(name)
         if documents.piped:
             self.read_in("stdin", Prompt(piped=documents.piped).document())
-        prefill = self._flags["prefill"] or ""
-        if first and self.answer(first, prefill) == INTERRUPT and not self._interactive:
-            raise Interrupted
-        if self._interactive:
-            self._talk(greet=not first)
-        self._farewell()
+        return self.answer(first, self._flags["prefill"] or "") if first else None
 
     def _talk(self, *, greet: bool) -> None:
         """Read messages and commands until the user leaves."""
@@ -90,22 +99,26 @@ class Repl:
             self._show_resumed()
         with keyboard.undisturbed():
             while not self.leaving and (line := keyboard.read()) is not None:
-                self._handle(line.strip())
+                self._attempt(partial(self._do, line.strip()))
 
     def _words(self, name: str) -> Sequence[str]:
         """Give what may follow a command, as far as that is known without waiting for the model."""
         return words_for(self, name) if self._conversation is not None else ()
 
-    def _handle(self, line: str) -> None:
-        """Do what a line asks for; an error costs only the line, unless it leaves no model."""
+    def _attempt(self, action: Callable[[], object]) -> None:
+        """Do something; an error costs only this, unless it leaves no model."""
         try:
-            self._do(line)
+            action()
         except RwkvError as error:
             if error is self._failure:
                 raise
             note(f"rwkv: {safe(error.message)}")
             if error.hint:
                 note(f"  {safe(error.hint)}")
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            note(f"rwkv: {safe(reason(error))}")
         except KeyboardInterrupt:
             note(dim("interrupted; nothing was changed"))
 
@@ -131,7 +144,16 @@ class Repl:
             except RwkvError as error:
                 self._failure = error
                 raise
+            self._give_name(self._conversation)
         return self._conversation
+
+    def _give_name(self, conversation: Conversation) -> None:
+        """Call the conversation what the command line says."""
+        if self._flags["name"]:
+            try:
+                conversation.log.rename(self._flags["name"])
+            except StorageError as error:  # the turns will say so too
+                note(f"rwkv: {safe(error.message)}")
 
     # What commands ask for
 
@@ -152,16 +174,22 @@ class Repl:
 
     def show(self, reply: Reply) -> str | None:
         """Show an answer as it comes; tell why it ended."""
-        try:
+        with self.saving():
             interrupts = self.screen.answer(reply)
-        except StorageError as error:
-            if self._opening.unsaved:
-                hint = _UNSAVED + _NO_SAVE if self._interactive else _NO_SAVE
-                raise StorageError(error.message, hint=hint) from error
-            raise
         if interrupts.terminated:
             raise Terminated
         return reply.generation.finish
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Say, when the disk refuses, that what was said is not lost yet."""
+        try:
+            yield
+        except StorageError as error:
+            if not self._opening.unsaved:
+                raise
+            hint = _UNSAVED + _NO_SAVE if self._interactive else _NO_SAVE
+            raise StorageError(error.message, hint=hint) from error
 
     def attach(self, name: str) -> None:
         """Read a file as the beginning of the next message."""
@@ -169,7 +197,7 @@ class Repl:
 
     def read_in(self, name: str, pieces: Iterable[bytes]) -> None:
         """Read material as the beginning of the next message."""
-        with self.screen.reading() as progress:
+        with self.saving(), self.screen.reading() as progress:
             turn, cached = self.conversation.attach(name, pieces, progress)
         if not self.screen.quiet:
             known = f" ({cached:,} of them were known)" if cached else ""
@@ -178,22 +206,25 @@ class Repl:
 
     def begin_anew(self, system: str) -> None:
         """Begin another conversation; this one stays where it is."""
-        self._conversation = self._opening.anew(self.conversation, system)
+        with self.saving():
+            self._conversation = self._opening.anew(self.conversation, system)
 
     def fork(self, name: str) -> None:
         """Go on in a copy of the conversation."""
-        self._conversation = self._opening.copy(self.conversation)
-        if name:
-            self._conversation.log.rename(name)
+        with self.saving():
+            self._conversation = self._opening.copy(self.conversation)
+            if name:
+                self._conversation.log.rename(name)
 
     def switch(self, log: ChatLog) -> None:
         """Go on with another conversation."""
-        self._conversation = self._opening.resumed(self.conversation.model, log)
+        with self.saving():
+            self._conversation = self._opening.resumed(self.conversation.model, log)
         self.show_last()
 
     def change_model(self, name: str) -> None:
         """Go on in a copy of the conversation with another model."""
-        with self.screen.reading() as progress:
+        with self.saving(), self.screen.reading() as progress:
             self._conversation = self._opening.with_model(self.conversation, name, progress)
         note(dim(f"{safe(self._conversation.model.name)} answers from here, in a copy"))
 
@@ -201,14 +232,14 @@ class Repl:
         """Let the user write or change a text; None when they would rather not."""
         if self.keyboard is None:
             raise UsageError("there is no keyboard to write with")
-        return self.keyboard.read(text, prompt)
+        return self.keyboard.read(Sanitizer().feed(text), prompt)
 
     def choose(self, count: int) -> int:
         """Let the user choose one of several answers; the first when they would rather not."""
         while self.keyboard is not None:
             line = (self.keyboard.read("", f"1-{count}> ") or "1").strip()
-            if line.isdecimal() and 1 <= int(line[:6]) <= count:
-                return int(line) - 1
+            if number := number_in(line, 1, count):
+                return number - 1
             note(f"a number from 1 to {count}; Ctrl-D takes the first")
         return 0
 
@@ -225,7 +256,9 @@ class Repl:
             turns = len(log.tree.path())
             if turns:
                 position = log.tree.position()
-                words = f"{counted(turns, 'turn')}, {position:,} tokens, nothing read again"
+                held = (log.tree.head, END) in log.held()
+                again = "nothing is read again" if held else "its state is made again"
+                words = f"{counted(turns, 'turn')}, {position:,} tokens, {again}"
                 note(dim(f"continuing {log.id}: {words}"))
             self._remind(log.tree.path()[-1:])
 

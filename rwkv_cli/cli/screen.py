@@ -134,7 +134,9 @@ class Screen:
         )
         if self.quiet:
             return
-        if reply.generation.finish == INTERRUPT:
+        if not reply.kept:
+            pass  # nothing goes on with it
+        elif reply.generation.finish == INTERRUPT:
             note(dim("stopped; what there is of the answer is kept, /continue goes on with it"))
         elif reply.generation.finish == LENGTH:
             note(

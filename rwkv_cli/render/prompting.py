@@ -33,7 +33,10 @@ except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
 _TICK = 0.2  # seconds between two looks at how far loading is
+_PROMPT = "> "
 _EDIT = "/edit"  # what Esc Esc stands for
+
+_TRACELESS = "/peek"
 
 # The words that may follow a command, and whether they are paths instead.
 Words = Callable[[str], Sequence[str]]
@@ -66,7 +69,7 @@ class Keyboard:
         quiet: bool,
     ) -> None:
         self._quiet, self._status = quiet, status
-        self._pastes = Pastes()
+        self._pastes, self._editing = Pastes(), False
         self._output = None if os.isatty(1) else create_output(stdout=sys.stderr)
         self._session: PromptSession[str] = PromptSession(
             history=_history(history, self._pastes),
@@ -82,13 +85,14 @@ class Keyboard:
             output=self._output,
         )
 
-    def read(self, text: str = "", prompt: str = "> ") -> str | None:
+    def read(self, text: str = "", prompt: str = _PROMPT) -> str | None:
         """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line.
 
         Args:
             text: What stands in the line at first.
             prompt: What stands before it.
         """
+        self._editing = prompt != _PROMPT
         while True:
             self._session.bottom_toolbar = self._toolbar if self._status() else None
             default = self._pastes.fold(text)
@@ -171,7 +175,7 @@ class Keyboard:
         return keys
 
     def _is_empty(self) -> bool:
-        return not self._session.default_buffer.text
+        return not (self._editing or self._session.default_buffer.text)
 
 
 class _Commands(Completer):
@@ -208,8 +212,9 @@ class _PrivateHistory(FileHistory):
         super().__init__(str(path))
 
     def append_string(self, string: str) -> None:
-        """Keep a message."""
-        super().append_string(self._pastes.unfold(string))
+        """Keep a message, unless it shall leave no trace."""
+        if not string.startswith(_TRACELESS):
+            super().append_string(self._pastes.unfold(string))
 
     def store_string(self, string: str) -> None:
         """Write it to the file; a disk that takes nothing must not stop a chat."""

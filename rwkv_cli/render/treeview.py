@@ -14,6 +14,8 @@ from rwkv_cli.tree import BEGINNING, OPEN, Tree, Turn
 
 HELD, TO_READ, HERE = "\u2713", "\u00b7", "\u25c0"
 
+_MARKED = 9  # characters in a column at most: a letter and the marks on it that are shown
+
 
 @dataclass(frozen=True, slots=True)
 class TreeLine:
@@ -46,10 +48,11 @@ def tree_lines(
         seconds_per_token: How long reading one takes, to say what going back costs.
     """
     lines = [TreeLine(BEGINNING, _fitted("0 system  ", system, "", width))] if system else []
-    waiting = [(turn, 0, "") for turn in reversed(tree.children(BEGINNING))]
+    following = tree.following()
+    waiting = [(turn, 0, "") for turn in reversed(following[BEGINNING])]
     while waiting:
         turn, indent, asked = waiting.pop()
-        after = tree.children(turn.id)
+        after = following[turn.id]
         label = tree.label(turn.id)
         gap = "  " * indent
         tail = f"  {_marks(tree, turn, cost(turn.id), seconds_per_token)}"
@@ -84,9 +87,17 @@ def _marks(tree: Tree, turn: Turn, cost: int, seconds: float | None) -> str:
 def _fitted(head: str, text: str, tail: str, width: int) -> str:
     """Put the beginning of a text between head and tail, as much as fits."""
     room = max(8, width - 1 - columns(head) - columns(tail))
-    shown = safe(" ".join(text.split()))
-    if columns(shown) > room:
-        while columns(shown) > room - 1:
-            shown = shown[:-1]
-        shown += "\u2026"
-    return head + shown + tail
+    start = " ".join(text.split(None, room + 1))  # as many words as there are columns, and the rest
+    return head + _cut(safe(start[: _MARKED * (room + 1)]), room) + tail
+
+
+def _cut(line: str, room: int) -> str:
+    """Give as much of a line as fits."""
+    used = fitting = 0
+    for count, char in enumerate(line, 1):
+        used += columns(char)
+        if used > room:
+            return line[:fitting] + "\u2026"
+        if used < room:
+            fitting = count
+    return line

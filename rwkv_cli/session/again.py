@@ -4,27 +4,28 @@ is a turn beside the old one, which stays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rwkv_cli.engine.model import Progress
 from rwkv_cli.engine.state import Attachments
-from rwkv_cli.errors import UsageError
-from rwkv_cli.generation import INTERRUPT, LENGTH, saved_sampler
+from rwkv_cli.errors import StorageError, UsageError
+from rwkv_cli.generation import INTERRUPT, LENGTH, Randomness, sampler_text, saved_sampler
 from rwkv_cli.session.candidates import Candidates
 from rwkv_cli.session.conversation import Conversation, now
 from rwkv_cli.session.log import ASK, END
 from rwkv_cli.session.reply import Reply
 from rwkv_cli.session.rewind import cut_reply
-from rwkv_cli.tree import EDITED, OPEN, Turn, new_id
+from rwkv_cli.text.stops import StopMatcher
+from rwkv_cli.tree import EDITED, OPEN, Tree, Turn, new_id
 
 
 def retry(conversation: Conversation, progress: Progress | None = None) -> Reply:
     """Answer the last message again, differently; the old answer stays beside the new one."""
     old = conversation.answered()
     state = conversation.states.make(old.id, ASK, progress)
-    count = _alternatives(conversation, old)
-    draft = conversation.beside(old, b"", state)
-    return conversation.begin(state, draft, conversation.stream(count))
+    draft = conversation.beside(old, (), state)
+    return conversation.begin(state, draft, conversation.stream(_alternatives(conversation, old)))
 
 
 def proceed(conversation: Conversation, progress: Progress | None = None) -> Reply:
@@ -36,11 +37,9 @@ def proceed(conversation: Conversation, progress: Progress | None = None) -> Rep
     old = conversation.answered()
     if old.finish not in (LENGTH, INTERRUPT, EDITED):
         raise UsageError("the answer is complete", hint="/retry gives another, /rewind goes back")
-    state = conversation.states.make(old.id, END, progress)
     drawn = saved_sampler(Attachments(sampler=old.sampler))
     randomness = drawn[1] if drawn else conversation.manner.randomness
-    draft = conversation.beside(old, conversation.text_of(old.reply), state)
-    return conversation.begin(state, draft, randomness)
+    return _go_on(conversation, old, old.reply, randomness, progress)
 
 
 def rewind(conversation: Conversation, amount: str, progress: Progress | None = None) -> Reply:
@@ -58,16 +57,63 @@ def rewind(conversation: Conversation, amount: str, progress: Progress | None = 
     pieces = [conversation.model.tokenizer.token_bytes(token) for token in old.reply]
     whole, rest = cut_reply(pieces, amount)
     ids = [*old.reply[:whole], *(conversation.model.tokenizer.encode(rest) if rest else ())]
-    state = conversation.states.make(old.id, ASK, progress)
-    if ids:
-        conversation.model.advance_stream([ids], state, progress)
-    edited = replace(old, reply=ids)
+    randomness = conversation.stream(_alternatives(conversation, old))
+    return _go_on(conversation, old, ids, randomness, progress)
+
+
+def _go_on(
+    conversation: Conversation,
+    old: Turn,
+    ids: Sequence[int],
+    randomness: Randomness,
+    progress: Progress | None,
+) -> Reply:
+    """Write on after the first tokens of an answer. Its penalties are counted as the new answer
+    counts them, from its beginning on, so that they can be made again from its tokens.
+    """
+    ids = _before_a_stop(conversation, ids)
+    if len(ids) == len(old.reply):
+        state = conversation.states.make(old.id, END, progress)
+    else:
+        state = conversation.states.make(old.id, ASK, progress)
+        if ids:
+            conversation.model.advance_stream([ids], state, progress)
+    sampler = sampler_text(conversation.manner.sampling, randomness)
+    begun = replace(old, reply=ids, sampler=sampler)
     state.attachments = conversation.states.attachments(
-        [*conversation.turns[:-1], edited], with_last=True
+        [*conversation.turns[:-1], begun], with_last=True
     )
-    count = _alternatives(conversation, old)
-    draft = conversation.beside(old, conversation.text_of(ids), state)
-    return conversation.begin(state, draft, conversation.stream(count))
+    draft = conversation.beside(old, ids, state)
+    return conversation.begin(state, draft, randomness)
+
+
+def _before_a_stop(conversation: Conversation, ids: Sequence[int]) -> Sequence[int]:
+    """Leave out the last tokens if they may begin a stop string: it is looked for again, and the
+    same numbers draw the same tokens.
+    """
+    matcher = StopMatcher(conversation.template.stops)
+    matcher.feed(conversation.text_of(ids))
+    left, count = len(matcher.held), len(ids)
+    while left > 0 and matcher.matched is None:
+        count -= 1
+        left -= len(conversation.model.tokenizer.token_bytes(ids[count]))
+    return ids[:count]
+
+
+def ask_instead(
+    conversation: Conversation, turn: Turn, message: str, progress: Progress | None = None
+) -> Reply:
+    """Ask something else in the place of a turn, which stays beside the new one.
+
+    Raises:
+        UsageError: The message is empty; we are where we were.
+    """
+    tree = conversation.tree
+    here, tree.head = tree.head, turn.parent
+    try:
+        return conversation.ask(message, progress=progress)
+    finally:
+        tree.head = here  # the turn knows where it belongs
 
 
 def rewrite(
@@ -83,14 +129,23 @@ def rewrite(
         raise UsageError(f"turn {conversation.tree.label(turn_id)} has no answer to edit")
     if not text.strip():
         raise UsageError("the answer is empty")
-    lead = "" if text[0].isspace() else " "
-    ids = conversation.model.tokenizer.encode((lead + text).encode("utf-8", "surrogateescape"))
-    state = conversation.states.make(turn_id, ASK, progress)
+    encode = conversation.model.tokenizer.encode
+    data = (("" if text[0].isspace() else " ") + text).encode("utf-8", "surrogateescape")
+    given, prompt = conversation.opening_of(old), old.prompt
+    if data.startswith(given):  # what the prompt ends with already
+        state = conversation.states.make(turn_id, ASK, progress)
+        ids = encode(data[len(given) :])
+    else:
+        prompt = encode(conversation.text_of(old.prompt).removesuffix(given))
+        state = conversation.states.make(old.parent, END, progress)
+        conversation.model.advance_stream([prompt], state, progress)
+        ids = encode(data)
     conversation.model.advance_stream([ids], state, progress)
     turn = replace(
         old,
         id=new_id(),
-        answer=lead + text,
+        answer=data.decode("utf-8", "surrogateescape"),
+        prompt=prompt,
         reply=ids,
         finish=EDITED,
         sampler="",
@@ -117,12 +172,13 @@ def candidates(
     """
     if message:
         state, draft, _ = conversation.read_message(message, "", progress)
-        first = 0
+        after = conversation.tree.children(conversation.tree.head)
+        first = sum(turn.user == message for turn in after)
     else:
         old = conversation.answered()
         state = conversation.states.make(old.id, ASK, progress)
         first = _alternatives(conversation, old)
-        draft = conversation.beside(old, b"", state)
+        draft = conversation.beside(old, (), state)
     drafts = [replace(draft, turn=replace(draft.turn, id=new_id())) for _ in range(count)]
     generations = [
         conversation.generation(state.clone(), conversation.stream(first + i)) for i in range(count)
@@ -131,16 +187,29 @@ def candidates(
 
 
 def choose(conversation: Conversation, candidates: Candidates, index: int) -> Turn:
-    """Keep all answers, and go on from one of them."""
-    last = candidates.turns[index]
-    conversation.tree.head = last.parent
-    for turn, state in zip(candidates.turns, candidates.states, strict=True):
-        if turn.id != last.id:
+    """Keep all answers, and go on from one of them.
+
+    Raises:
+        StorageError: The disk refused; all of them are in memory.
+    """
+    rows = list(zip(candidates.turns, candidates.states, strict=True))
+    rows.append(rows.pop(index))
+    failure: StorageError | None = None
+    for turn, state in rows:
+        try:
             conversation.keep(turn, state, candidates.asked)
-    conversation.keep(last, candidates.states[index], candidates.asked)
-    return last
+        except StorageError as error:
+            failure = error
+    if failure:
+        raise failure
+    return rows[-1][0]
+
+
+def alternatives(tree: Tree, turn: Turn) -> list[Turn]:
+    """List the answers there are to the message of a turn, oldest first."""
+    return [t for t in tree.siblings(turn.id) if t.user == turn.user and t.finish != OPEN]
 
 
 def _alternatives(conversation: Conversation, turn: Turn) -> int:
-    """Count the answers there are to the message of a turn: the number of the next one's stream."""
-    return sum(turn.user == other.user for other in conversation.tree.siblings(turn.id))
+    """Count them: the number of the next one's stream."""
+    return len(alternatives(conversation.tree, turn))

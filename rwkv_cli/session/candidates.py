@@ -41,12 +41,6 @@ class Candidates:
             generation.interrupt()
 
     @property
-    def finish(self) -> str | None:
-        """Why the last of them ended; None while one runs."""
-        ends = [generation.finish for generation in self.generations]
-        return None if None in ends else ends[-1]
-
-    @property
     def turns(self) -> list[Turn]:
         """The turns, once they have ended."""
         rows = zip(self._drafts, self.generations, self.texts, strict=True)

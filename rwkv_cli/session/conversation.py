@@ -40,12 +40,14 @@ class Manner:
             streams after this one.
         max_tokens: Longest answer, in tokens.
         think: Mode of thinking; None is the template's default.
+        seeded: Whether the user asked for these random numbers.
     """
 
     sampling: Sampling
     randomness: Randomness
     max_tokens: int = 4096
     think: str | None = None
+    seeded: bool = False
 
 
 class Conversation:
@@ -131,8 +133,12 @@ class Conversation:
         return reply
 
     def peek(self, question: str, progress: Progress | None = None) -> Reply:
-        """Ask beside the conversation: the answer is kept nowhere."""
-        reply = self.ask(question, progress=progress)
+        """Ask beside the conversation: neither question nor answer is kept anywhere."""
+        read, self._read = self._read, None
+        try:
+            reply = self.ask(question, progress=progress)
+        finally:
+            self._read = read
         reply.kept = False
         return reply
 
@@ -212,22 +218,29 @@ class Conversation:
     def _move(self, turn_id: str) -> None:
         self.log.move(turn_id)
 
-    def cost(self, turn_id: str) -> int:
-        """Count the tokens that going to a turn would read again; 0 when its state is held."""
-        return self.states.cost(turn_id)
+    def costs(self) -> dict[str, int]:
+        """Count for every turn the tokens that going there reads; none where its state is held."""
+        return self.states.costs()
 
-    def keep(self, turn: Turn, state: State, asked: State | None) -> None:
+    def keep(self, turn: Turn, state: State | None, asked: State | None) -> None:
         """Take a finished turn and its states into the conversation, and keep them.
+
+        Args:
+            turn: The turn.
+            state: The one after it; None when there is none, and it is to be made of the tokens.
+            asked: The one after its message, if it is worth keeping.
 
         Raises:
             StorageError: The disk refused; the turn is in memory all the same.
         """
-        self.states.put(turn.id, END, state)
+        if state is not None:
+            self.states.put(turn.id, END, state)
         if asked is not None:
             self.states.put(turn.id, ASK, asked)
         self._undone.clear()
         self.log.add(turn)
-        self.log.save_state(turn.id, END, state)
+        if state is not None:
+            self.log.save_state(turn.id, END, state)
         if asked is not None and len(turn.prompt) >= _LONG_PROMPT:
             self.log.save_state(turn.id, ASK, asked)
 
@@ -248,7 +261,7 @@ class Conversation:
         cached = self._advance([tokens], state, progress)
         turn = self._turn(user=message, prompt=tokens)
         said = (self._opening() + start).encode("utf-8", "surrogateescape")
-        return state, Draft(turn, said, state.clone(), state.position), cached
+        return state, Draft(turn, said, said, state.clone(), state.position), cached
 
     def _advance(
         self, tokens: Iterable[Sequence[int]], state: State, progress: Progress | None
@@ -306,14 +319,18 @@ class Conversation:
             raise UsageError("there is no answer yet")
         return turns[-1]
 
-    def beside(self, old: Turn, said: bytes, state: State) -> Draft:
-        """Begin another answer to the message of a turn, of which something is said already."""
+    def beside(self, old: Turn, ids: Sequence[int], state: State) -> Draft:
+        """Begin another answer to the message of a turn, which begins with some tokens."""
         turn = replace(old, id=new_id(), answer="", reply=(), finish="", sampler="", created=now())
-        asked = self.states.make(old.id, ASK) if said else state.clone()
-        raw = self.text_of(old.reply)
-        opening = old.answer.encode("utf-8", "surrogateescape")
-        shown = opening[: len(opening) - len(raw)] if opening.endswith(raw) else b""
-        return Draft(turn, shown + said, asked, asked.position)
+        asked = self.states.make(old.id, ASK) if ids else state.clone()
+        opening = self.opening_of(old)
+        return Draft(turn, opening, opening + self.text_of(ids), asked, asked.position)
+
+    def opening_of(self, turn: Turn) -> bytes:
+        """Give what the template or the user put at the beginning of an answer."""
+        spoken = self.text_of(turn.reply).decode("utf-8", "replace")
+        given = turn.answer.removesuffix(spoken) if turn.answer.endswith(spoken) else ""
+        return given.encode("utf-8", "surrogateescape")
 
     def stream(self, alternative: int) -> Randomness:
         """Give the random numbers of the n-th answer from one place."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import StorageError
-from rwkv_cli.generation import INTERRUPT, Generation
+from rwkv_cli.generation import INTERRUPT, Event, Generation
 from rwkv_cli.tree import Turn
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ class Draft:
 
     Attributes:
         turn: What is known of it.
-        said: The bytes the answer begins with: what the template or the user put there, or what
-            was said before.
+        opening: The bytes that the template or the user put at the beginning of the answer.
+        said: These, and what was said before of an answer that goes on.
         asked: The state where the answer begins.
         position: Tokens before the answer.
     """
 
     turn: Turn
+    opening: bytes
     said: bytes
     asked: State
     position: int
@@ -74,7 +75,7 @@ class Reply:
         self.kept = True
         self.turn: Turn | None = None
         self._conversation = conversation
-        self._text = bytearray(draft.said)
+        self._text, self._broken = bytearray(draft.said), False
         self._saved = time.monotonic()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -89,7 +90,7 @@ class Reply:
             shown = self.draft.said.lstrip()
             if shown:
                 yield shown
-            for event in events:
+            for event in self._events(events):
                 self._text += event.data
                 visible = event.data if shown else event.data.lstrip()
                 shown = shown or visible
@@ -101,19 +102,35 @@ class Reply:
                 events.close()  # type: ignore[attr-defined]  # ends the generation cleanly
             self._keep()
 
+    def _events(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Give the events; a failure inside the model leaves a state that is nobody's."""
+        try:
+            yield from events
+        except GeneratorExit:
+            raise
+        except BaseException:
+            self._broken = True
+            raise
+
     def _keep(self) -> None:
-        """Take the turn into the conversation."""
+        """Take the turn into the conversation; without a state that broke off inside a token."""
         if not self.kept or self.turn is not None:
             return
-        self.turn = self.draft.finished(self.generation, bytes(self._text))
-        self._conversation.keep(self.turn, self.generation.state, self.draft.asked)
+        text = self._spoken() if self._broken else bytes(self._text)
+        self.turn = self.draft.finished(self.generation, text)
+        state = None if self._broken else self.generation.state
+        self._conversation.keep(self.turn, state, self.draft.asked)
+
+    def _spoken(self) -> bytes:
+        """Give the answer as the state has it."""
+        tokens = self.generation.state.tokens[self.draft.position :]
+        return self.draft.opening + self._conversation.text_of(tokens)
 
     def _save_now_and_then(self) -> None:
         """Keep what there is on the disk, so that a crash costs a second of it."""
         if not self.kept or time.monotonic() - self._saved < _SAVING:
             return
-        state = self.generation.state
-        text = self.draft.said + self._conversation.text_of(state.tokens[self.draft.position :])
+        draft = self.draft.finished(self.generation, self._spoken())
         with contextlib.suppress(StorageError):  # the finished turn says it, if it still is so
-            self._conversation.log.draft(self.draft.finished(self.generation, text))
+            self._conversation.log.draft(draft)
         self._saved = time.monotonic()

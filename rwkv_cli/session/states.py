@@ -5,7 +5,7 @@ that is neither from the nearest that is.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,25 @@ from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments, State
 from rwkv_cli.generation import repeated
 from rwkv_cli.session.log import ASK, END, Log
-from rwkv_cli.tree import BEGINNING, Turn
+from rwkv_cli.tree import BEGINNING, Tree, Turn
 
 Place = tuple[str, str]  # a turn, and ASK or END
 
 _ROOM = 512_000_000  # bytes of states held in memory; the latest is held at any size
+
+
+def costs(tree: Tree, held: Container[Place]) -> dict[str, int]:
+    """Count for every turn the tokens that going there would read.
+
+    Args:
+        tree: The turns.
+        held: Places whose states need not be made.
+    """
+    found = {BEGINNING: 0}
+    for turn in tree.turns.values():  # parents come before those that follow them
+        asked = 0 if (turn.id, ASK) in held else found[turn.parent] + len(turn.prompt)
+        found[turn.id] = 0 if (turn.id, END) in held else asked + len(turn.reply)
+    return found
 
 
 class States:
@@ -66,8 +80,9 @@ class States:
         """
         if turn_id == BEGINNING:
             return self._base.clone()
+        kept = () if (turn_id, point) in self._held else self._log.held().keys()
         for place in self._nearest(turn_id, point):
-            state = self._get(place)
+            state = self._get(place, kept)
             if state is None:
                 continue
             if place != (turn_id, point):
@@ -76,16 +91,9 @@ class States:
             return state.clone()
         raise AssertionError("the beginning is always held")
 
-    def cost(self, turn_id: str, point: str = END) -> int:
-        """Count the tokens that `make` would have to read; 0 when the state is held."""
-        if turn_id == BEGINNING:
-            return 0
-        goal = self._position((turn_id, point))
-        kept = self._log.held()
-        for place in self._nearest(turn_id, point):
-            if place[0] == BEGINNING or place in self._held or place in kept:
-                return goal - self._position(place)
-        return goal
+    def costs(self) -> dict[str, int]:
+        """Count for every turn the tokens that `make` would read, with one look at the disk."""
+        return costs(self._log.tree, self._held.keys() | self._log.held().keys())
 
     def _nearest(self, turn_id: str, point: str) -> Iterator[Place]:
         """Give the places from which one can be reached, the nearest first."""
@@ -97,12 +105,12 @@ class States:
             at = self._log.tree.turns[at].parent
             yield at, END
 
-    def _get(self, place: Place) -> State | None:
+    def _get(self, place: Place, kept: Container[Place]) -> State | None:
         if place[0] == BEGINNING:
             return self._base.clone()
         if place in self._held:
             return self._held[place].clone()
-        if place in self._unloadable or place not in self._log.held():
+        if place in self._unloadable or place not in kept:
             return None
         state = self._log.load_state(*place, self._load)
         if state is None or state.position != self._base.position + self._position(place):

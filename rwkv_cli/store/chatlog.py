@@ -5,9 +5,7 @@
 
 What the conversation is follows from reading its records in the order of their names. Nothing is
 overwritten and every turn has a name of its own, so two processes in one conversation cannot lose
-a turn: both go on from the same turn, and the tree has two branches. No lock is needed for that. A
-state is never trusted: its checksum, its model and its tokens are compared before it is used, and
-without it the tokens of the turns make it again.
+a turn: both go on from the same turn, and the tree has two branches. No lock is needed for that.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from pathlib import Path
 from rwkv_cli.engine.state import State
 from rwkv_cli.engine.statefile import LIMIT as STATE_LIMIT
 from rwkv_cli.engine.statefile import state_parts
-from rwkv_cli.errors import MismatchError, NotFoundError, RefusedError, StorageError
+from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.disk import Disk, hold, is_held
 from rwkv_cli.store.quarantine import set_aside
@@ -37,13 +35,12 @@ from rwkv_cli.store.records import (
     from_bytes,
     to_bytes,
 )
+from rwkv_cli.store.statefiles import Load, StateFiles
 from rwkv_cli.tree import BEGINNING, Tree, Turn, new_id
 
 Warn = Callable[[str], None]
-Load = Callable[[Path], State]
 
 RECORD = re.compile(r"([0-9]{8})-([0-9a-f]{8})\.(begin|turn|move|name|tag)")
-_STATE = re.compile(r"[0-9]{8}-([0-9a-f]{8})\.(ask|end)\.rwkvstate")
 _DRAFT = re.compile(r"([0-9a-f]{8})\.draft")
 _BASE = "base.rwkvstate"
 
@@ -67,14 +64,16 @@ class ChatLog:
         self.id, self.folder = folder.name, folder
         self.begin: Begin | None = None
         self.tree = Tree()
-        self._disk, self._budget, self._warn = disk, budget, warn
+        self._disk, self._warn = disk, warn
+        self._states = StateFiles(folder, disk, budget, warn)
         self._last = 0  # the highest number of a record
         self._seen: set[str] = set()  # names of records that are in the tree
         self._numbers: dict[str, int] = {}  # of turns
         self._waiting: list[tuple[str, Record]] = []  # not on the disk yet
         self._spent: list[Path] = []  # drafts whose turns are in the tree, but not on the disk yet
         self._moves: list[str] = []  # names of the moves written here
-        self._base: State | None = None  # to be written with the first record
+        self._begun = ""  # name of the record that says how it began, once it is on the disk
+        self._base: State | None = None  # to be written before that record
         self._source: ChatLog | None = None
         self._writing: int | None = None  # locked draft of the answer in the making
 
@@ -154,6 +153,7 @@ class ChatLog:
                 lost.append(record)
             elif record is not None:
                 self._take(record, int(match[1]))
+                self._begun = self._begun or (name if isinstance(record, Begin) else "")
         if not move_head:
             self.tree.head = head
         self._report(lost)
@@ -171,12 +171,11 @@ class ChatLog:
     def _take(self, record: Record, number: int) -> None:
         """Do again what a record says."""
         tree = self.tree
-        if isinstance(record, Begin):
-            if self.begin is None:
-                self.begin = record
-                for turn in record.turns:
-                    tree.add(turn)
-                    self._numbers[turn.id] = number
+        if isinstance(record, Begin):  # there are two when two processes had to begin again
+            self.begin = self.begin or record
+            for turn in filter(self._follows, record.turns):
+                tree.add(turn)
+                self._numbers[turn.id] = number
         elif isinstance(record, Turn):
             tree.add(record)
             self._numbers[record.id] = number
@@ -223,21 +222,44 @@ class ChatLog:
         Raises:
             StorageError: The disk refused.
         """
+        if self._begun and self._begun not in self._disk.names(self.folder):
+            self._begin_again()
         if not self._waiting:
             return
         self._disk.make_folder(self.folder)
-        if self._base is not None:
-            path = self.folder / _BASE
-            self._disk.publish(path, state_parts(str(path), self._base))
-        elif self._source is not None and self._source.begin and self._source.begin.based:
-            content = self._disk.read(self._source.folder / _BASE, STATE_LIMIT)
-            self._disk.publish(self.folder / _BASE, [content])
-        self._base = self._source = None
+        if isinstance(self._waiting[0][1], Begin):
+            self._write_base()
+        source, self._source = self._source, None
         while self._waiting:
             self._write(*self._waiting[0])
             del self._waiting[0]
+        if source is not None:
+            self.adopt(source)
         while self._spent:
             self._disk.discard(self._spent.pop())
+
+    def _begin_again(self) -> None:
+        """Have everything written again: somebody deleted the conversation while it goes on here,
+        and what is only added could not be found.
+        """
+        assert self.begin is not None
+        tree = self.tree
+        records: list[Record] = [
+            replace(self.begin, turns=tuple(tree.turns.values())),
+            *([Name(tree.name)] if tree.name else []),
+            *(Tag(tag, turn) for tag, turn in tree.tags.items()),
+            Move(tree.head),
+        ]
+        self._waiting = [(new_id(), record) for record in records]
+
+    def _write_base(self) -> None:
+        """Write the state the conversation begins from, before the record that says so."""
+        path = self.folder / _BASE
+        if self._base is not None:
+            if path.name not in self._disk.names(self.folder):
+                self._disk.publish(path, state_parts(str(path), self._base))
+        elif self._source is not None and self._source.begin and self._source.begin.based:
+            self._disk.publish(path, [self._disk.read(self._source.folder / _BASE, STATE_LIMIT)])
 
     def add(self, turn: Turn) -> None:
         """Keep a turn, and go there.
@@ -301,7 +323,10 @@ class ChatLog:
             raise StorageError(f"cannot write {self.folder / file}: there is such a file already")
         self._last = number
         self._seen.add(file)
-        if isinstance(record, Turn):
+        if isinstance(record, Begin):
+            self._begun = file
+            self._numbers |= {turn.id: number for turn in record.turns}
+        elif isinstance(record, Turn):
             self._numbers[name] = number
         elif isinstance(record, Move):
             self._moves.append(file)
@@ -320,12 +345,7 @@ class ChatLog:
         """
         if turn_id not in self._numbers or self._waiting:
             return False
-        path = self._state_file(turn_id, point)
-        content = b"".join(state_parts(str(path), state))
-        if not self._budget.make_room(len(content), keep=path):
-            return False
-        self._disk.publish(path, [content], durable=False)
-        return True
+        return self._states.save(self._state_file(turn_id, point), state)
 
     def load_state(self, turn_id: str, point: str, load: Load) -> State | None:
         """Give a state that was kept; None when it was not, or cannot be used.
@@ -337,38 +357,20 @@ class ChatLog:
         """
         if turn_id not in self._numbers:
             return None
-        path = self._state_file(turn_id, point)
-        try:
-            state = load(path)
-        except NotFoundError:
-            return None
-        except StorageError as error:  # it may be readable at another time
-            self._warn(f"{error.message}; it is made again from its tokens")
-            return None
-        except (RefusedError, MismatchError) as error:
-            self._warn(f"{error.message}; it is made again from its tokens")
-            set_aside(self._disk, path)
-            return None
+        if self._source is not None:  # a copy that is only planned
+            return self._source.load_state(turn_id, point, load)
         ids = self.tree.tokens(turn_id)
-        end = len(ids) - (len(self.tree.turns[turn_id].reply) if point == "ask" else 0)
-        same = list(state.tokens[-end:] if end else ()) == list(ids[:end])
-        based = self.begin is not None and self.begin.based  # on tokens that no turn has
-        if not same or (state.position > end and not based):
-            self._warn(f"{path}: is the state of another text; it is made again from its tokens")
-            set_aside(self._disk, path)
-            return None
-        return state
+        if point == "ask":
+            ids = ids[: len(ids) - len(self.tree.turns[turn_id].reply)]
+        based = self.begin is not None and self.begin.based
+        return self._states.load(self._state_file(turn_id, point), load, ids, based=based)
 
     def held(self) -> dict[tuple[str, str], int]:
         """Tell which states are kept, with their bytes."""
-        found = {}
-        for name in self._disk.names(self.folder):
-            if match := _STATE.fullmatch(name):
-                try:
-                    found[match[1], match[2]] = (self.folder / name).lstat().st_size
-                except OSError:  # evicted meanwhile
-                    continue
-        return found
+        if self._source is None:
+            return self._states.held()
+        there = self._source.held().items()
+        return {place: size for place, size in there if place[0] in self._numbers}
 
     def base(self, load: Load) -> State | None:
         """Give the state the conversation began from; None for the one before any token.
@@ -378,18 +380,20 @@ class ChatLog:
         """
         if self.begin is None or not self.begin.based:
             return None
-        return load(self.folder / _BASE)
+        if self._base is None and self._source is not None:
+            self._base = self._source.base(load)
+        elif self._base is None:
+            self._base = load(self.folder / _BASE)
+        return self._base
 
     def adopt(self, other: ChatLog) -> None:
         """Take over the states of a conversation that this one was copied from; those that cannot
         be had are made again from their tokens.
         """
-        for turn_id, point in other.held():
-            if turn_id in self._numbers and turn_id in other.tree.turns:
+        for place in other.held():
+            if place[0] in self._numbers and place[0] in other.tree.turns:
                 with contextlib.suppress(OSError):
-                    self._disk.link(
-                        other._state_file(turn_id, point), self._state_file(turn_id, point)
-                    )
+                    self._disk.link(other._state_file(*place), self._state_file(*place))
 
     def _state_file(self, turn_id: str, point: str) -> Path:
-        return self.folder / f"{self._numbers[turn_id]:08}-{turn_id}.{point}.rwkvstate"
+        return self._states.path(self._numbers[turn_id], turn_id, point)

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterable
@@ -87,6 +88,10 @@ class Disk:
     def unlink(self, path: Path) -> None:
         """Take a name away."""
         path.unlink(missing_ok=True)
+
+    def remove_folder(self, folder: Path) -> None:
+        """Take a folder away, with all that is in it."""
+        shutil.rmtree(folder)
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder durable."""
@@ -169,6 +174,14 @@ class Disk:
         """Take away a file that nobody needs; that it stays is no failure."""
         with contextlib.suppress(OSError):
             self.unlink(path)
+
+    def discard_all(self, path: Path) -> None:
+        """Take away a file, or a folder with all that is in it; that it stays is no failure."""
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                self.remove_folder(path)
+            else:
+                self.unlink(path)
 
     def clear(self, folder: Path) -> None:
         """Take away what was begun here and never finished. Whether its writer still lives cannot

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rwkv_cli.errors import NotFoundError, StorageError, UsageError
+from rwkv_cli.errors import MismatchError, NotFoundError, StorageError, UsageError
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.chatlog import RECORD, ChatLog, Warn
 from rwkv_cli.store.disk import Disk
@@ -64,14 +64,15 @@ class Library:
 
         Raises:
             NotFoundError: There is none.
+            RwkvError: It cannot be read; another one would not be the one that is meant.
         """
-        found = self.recent(1)
-        if not found:
-            raise NotFoundError("there is no conversation to continue", hint="start one: rwkv chat")
-        return found[0]
+        for chat in self._latest_first():
+            with contextlib.suppress(NotFoundError):  # a folder without a beginning
+                return self.open(chat)
+        raise NotFoundError("there is no conversation to continue", hint="start one: rwkv chat")
 
     def recent(self, count: int | None = None) -> list[ChatLog]:
-        """Read the conversations, the latest first.
+        """Read the conversations, the latest first; those that cannot be read are warned of.
 
         Args:
             count: How many at most; None is all.
@@ -80,8 +81,12 @@ class Library:
         for chat in self._latest_first():
             if count is not None and len(found) >= count:
                 break
-            with contextlib.suppress(NotFoundError):  # a folder without a beginning
+            try:
                 found.append(self.open(chat))
+            except NotFoundError:  # a folder without a beginning
+                continue
+            except (MismatchError, StorageError) as error:
+                self._warn(f"{error.message}; that conversation is left out")
         return found
 
     def find(self, text: str) -> ChatLog:
@@ -122,7 +127,7 @@ class Library:
             raise NotFoundError(f"there is no conversation {chat}", hint="rwkv chats lists them")
         folder = self.folder / chat
         for name in self._disk.names(folder):
-            self._disk.discard(folder / name)
+            self._disk.discard_all(folder / name)
         try:
             folder.rmdir()
         except OSError as error:
@@ -151,7 +156,10 @@ class Library:
         choice of it hangs on this clock.
         """
         folder = self.folder / chat
-        records = (name for name in self._disk.names(folder) if RECORD.fullmatch(name))
+        try:
+            records = [name for name in self._disk.names(folder) if RECORD.fullmatch(name)]
+        except StorageError:  # whoever opens it is told
+            return _modified(folder)
         return max((_modified(folder / name) for name in records), default=0)
 
 

@@ -21,4 +21,4 @@ def set_aside(disk: Disk, path: Path) -> None:
     number = 1 + max(numbers, default=0)
     disk.move(path, place / f"{number:08}-{path.parent.name}-{path.name}")
     for name in disk.names(place)[:-_KEPT]:
-        disk.discard(place / name)
+        disk.discard_all(place / name)

@@ -32,6 +32,10 @@ class ReadOnlyDisk(Disk):
         """Refuse."""
         raise _refusal(path)
 
+    def remove_folder(self, folder: Path) -> None:
+        """Refuse."""
+        raise _refusal(folder)
+
 
 def _refusal(path: Path) -> OSError:
     return OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))

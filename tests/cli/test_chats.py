@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli.conftest import Cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store.making import begin, library, turn
+from store.making import begin, library, state, turn
 
 from rwkv_cli.cli.chatfiles import as_json, as_openai, read_json
 from rwkv_cli.errors import RefusedError
+from rwkv_cli.render.treeview import tree_lines
 from rwkv_cli.store.chatlog import ChatLog
+from rwkv_cli.store.records import from_bytes, to_bytes
 
 
 @pytest.fixture
@@ -112,6 +115,7 @@ def test_messages_of_others_become_a_conversation(
         '[{"role": "user", "content": "a"}]', '[{"role": "robot", "content": "a"}]',
         '{"kind": "rwkv-chat", "version": 1}', '{"kind": "other", "version": 1}',
         '[{"role": "user", "content": 5}, {"role": "assistant", "content": "x"}]', "[" * 100_000,
+        '[{"role": [], "content": "a"}]',
     ],
 )  # fmt: skip
 def test_other_files_are_refused(
@@ -125,6 +129,24 @@ def test_other_files_are_refused(
     assert _logs(env) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"created": "",', '"created": 5,'), ('"tokenizer": "bb"', '"tokenizer": 5'),
+        ('"based": false', '"based": false, "more": "x"'), ('"parent": ""', '"parent": []'),
+    ],
+)  # fmt: skip
+def test_an_export_with_a_field_of_another_type_is_refused(
+    cli: Cli, env: dict[str, str], talk: ChatLog, tmp_path: Path, old: str, new: str
+) -> None:
+    path = tmp_path / "x.json"
+    text = as_json(talk.begin, talk.tree)
+    assert old in text
+    path.write_text(text.replace(old, new))
+    assert cli("chats", "import", path).code == 6
+    assert len(_logs(env)) == 1
+
+
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
@@ -132,20 +154,63 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=300)
 @given(st.data())
 def test_no_changed_export_does_harm(data: st.DataObject) -> None:
     log = library(Path("nowhere")).new()
     log.plan(begin(log.id, turns=(turn(seed=1),)))
     content = json.loads(as_json(log.begin, log.tree))
-    place = data.draw(st.sampled_from([content, content["begin"], content["turns"][0]]))
+    start = content["begin"]
+    place = data.draw(st.sampled_from([content, start, start["identity"], content["turns"][0]]))
     key = data.draw(st.sampled_from(sorted(place)))
     place[key] = data.draw(_VALUES)
     try:
-        _, tree = read_json(content, "x")
+        begun, tree = read_json(content, "x")
     except RefusedError:
         return
-    assert all(isinstance(t, str) for step in tree.turns.values() for t in (step.user, step.id))
+    kept = replace(begun, turns=tuple(tree.turns.values()))
+    assert from_bytes(to_bytes(kept), "x") == kept
+    assert [*tree_lines(tree, system="", cost=len, width=80)]
+
+
+_HALF = r"a \ud83d b \ude00 \udc85"  # halves of characters, and a byte that is no UTF-8
+
+
+@pytest.mark.parametrize("kind", ["messages", "ours"])
+def test_half_a_character_is_replaced_and_a_foreign_byte_kept(
+    cli: Cli, env: dict[str, str], tiny: Path, tmp_path: Path, talk: ChatLog, kind: str
+) -> None:
+    path = tmp_path / "x.json"
+    if kind == "ours":
+        path.write_text(as_json(talk.begin, talk.tree).replace("trip to Kyoto", _HALF))
+    else:
+        rows = [{"role": "user", "content": "HALF"}, {"role": "assistant", "content": "HALF"}]
+        path.write_text(json.dumps(rows).replace("HALF", _HALF))
+    assert cli("chats", "import", "-m", tiny, path).code == 0
+    (found,) = [log for log in _logs(env) if log.id != talk.id]
+    said = {found.tree.name, *(step.user for step in found.tree.turns.values())}
+    assert "a \ufffd b \ufffd \udc85" in said
+    for kind in ("md", "json", "jsonl", "openai"):
+        assert cli("chats", "export", found.id, "--format", kind).code == 0
+    assert cli("chats", "show", found.id).code == 0
+
+
+def test_a_conversation_that_began_from_a_state_is_not_half_exported(
+    cli: Cli, env: dict[str, str], talk: ChatLog, tmp_path: Path
+) -> None:
+    log = library(Path(env["RWKV_DATA_DIR"])).new()
+    log.plan(begin(log.id, based=True), state([1, 2]))
+    log.add(turn(seed=4))
+    path = tmp_path / "chat.json"
+    result = cli("chats", "export", "--all", "--format", "json", "-o", path)
+    assert (result.code, path.exists()) == (2, False)
+    assert log.id in result.err
+    assert cli("chats", "export", log.id, "--format", "md", "-o", path).code == 0
+    path.write_text(as_json(talk.begin, talk.tree).replace('"based": false', '"based": true'))
+    result = cli("chats", "import", path)
+    assert result.code == 6
+    assert "began from a state" in result.err
+    assert len(_logs(env)) == 2
 
 
 def test_a_new_name_is_kept(cli: Cli, env: dict[str, str], talk: ChatLog) -> None:

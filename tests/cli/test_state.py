@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cli.conftest import Cli
-from cli.running import COMMAND
 from safetensors.numpy import save_file
 
 import rwkv_cli
@@ -153,44 +149,6 @@ def test_a_tuned_state_of_other_sizes_is_refused(tiny: Path, tmp_path: Path) -> 
         save_file(tensors, path)
         with pytest.raises(error):
             read_tuned(path, model)
-
-
-def test_what_is_fed_is_there_soon_and_after_an_interrupt(
-    env: dict[str, str], tiny: Path, tmp_path: Path
-) -> None:
-    process = subprocess.Popen(
-        [*COMMAND, "state", "feed", "ops", "-m", str(tiny), "--every", "0"],
-        stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=tmp_path,
-    )  # fmt: skip
-    assert process.stdin is not None
-    process.stdin.write(b"first line\nhalf")
-    process.stdin.flush()
-    model = rwkv_cli.load(tiny)
-    end = time.monotonic() + 60
-    while not _file(env, "ops").exists():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert bytes(model.load_state(_file(env, "ops")).tokens) == b"first line\n"
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == 130
-    assert bytes(model.load_state(_file(env, "ops")).tokens) == b"first line\nhalf"
-
-
-def test_two_who_feed_one_state_keep_both(
-    cli: Cli, env: dict[str, str], tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rwkv_cli.cli import feeding
-
-    cli("state", "make", "x", "-m", tiny, stdin=b"a\n")
-    model = rwkv_cli.load(tiny)
-    path = _file(env, "x")
-    one = feeding.Feeding(model, model.load_state(path), path, every=9, quiet=True)
-    cli("state", "feed", "x", "-m", tiny, stdin=b"theirs\n")
-    one.run(feeding.Prompt(words="mine\n"))
-    assert one.path.name == "x-2.rwkvstate"
-    assert bytes(model.load_state(path).tokens) == b"a\ntheirs\n"
-    assert bytes(model.load_state(one.path).tokens) == b"a\nmine\n"
 
 
 def test_the_room_of_states_is_told(cli: Cli, tiny: Path) -> None:

@@ -213,7 +213,9 @@ def test_setting_out_of_range_is_refused_by_its_name(name: str, value: float) ->
         Sampling(**{name: value})
 
 
-@pytest.mark.parametrize("value", [-1, 2.5, 1 << 21, float("nan")])
+@pytest.mark.parametrize(
+    "value", [-1, 2.5, 1 << 21, pytest.param(10**400, id="400 digits"), float("nan")]
+)
 def test_top_k_is_a_count(value: float) -> None:
     with pytest.raises(UsageError, match="top-k"):
         Sampling(top_k=value)

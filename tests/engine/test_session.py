@@ -20,7 +20,7 @@ from rwkv_cli.session import states as session_states
 from rwkv_cli.session.log import ASK, END, Load
 from rwkv_cli.session.transcript import with_transcript
 from rwkv_cli.text.templates import load_template
-from rwkv_cli.tree import OPEN
+from rwkv_cli.tree import OPEN, Tree
 
 WORLD = load_template("world")
 MANNER = Manner(Sampling(1.1, 0.9, presence=0.1), Randomness(3), max_tokens=12)
@@ -114,7 +114,7 @@ def test_states_that_are_not_held_are_made_again(
     other, _ = _talk(each, "1", "2")
     conversation.undo(3)
     wanted = other.prepare()
-    assert conversation.cost(conversation.tree.head) == wanted.position
+    assert conversation.costs()[conversation.tree.head] == wanted.position
     read: list[int] = []
     made = conversation.prepare(read.append)
     assert read[-1] == wanted.position
@@ -134,7 +134,7 @@ def test_states_in_memory_do_not_pile_up(model: Model, monkeypatch: pytest.Monke
     for message in "2345":
         _ask(conversation, message)
     assert len(conversation.states._held) == 3
-    assert conversation.cost(conversation.tree.head) == 0
+    assert conversation.costs()[conversation.tree.head] == 0
 
 
 def test_another_answer_differs_and_is_the_same_each_time(model: Model) -> None:
@@ -156,9 +156,7 @@ def test_another_answer_is_the_same_after_a_resumption(model: Model, tmp_path: P
     rest = _resumed(model, first, tmp_path)
     turns = dict(first.tree.turns)
     shown = b"".join(again.retry(first))
-    rest.log.tree.turns.clear()
-    rest.log.tree.turns.update(turns)
-    rest.log.tree.head = list(turns)[-1]
+    rest.log.tree = Tree(turns, list(turns)[-1])
     assert b"".join(again.retry(rest)) == shown
 
 
@@ -248,7 +246,7 @@ def test_material_is_read_once_and_asked_about_many_times(model: Model) -> None:
     assert text == "User: one\ntwo three\nwhy?\n\nAssistant:"
     answer = _ask(conversation, "why?")
     conversation.goto(place)
-    assert conversation.cost(place) == 0
+    assert conversation.costs()[place] == 0
     assert _ask(conversation, "why?") == answer
     with pytest.raises(UsageError, match="empty"):
         conversation.attach("b.txt", [b" \n"])

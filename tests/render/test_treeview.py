@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rwkv_cli.render import treeview
 from rwkv_cli.render.treeview import HELD, HERE, tree_lines
 from rwkv_cli.render.wrap import columns
 from rwkv_cli.tree import OPEN, Tree, Turn
@@ -57,3 +59,19 @@ def test_lines_fit_and_every_turn_is_there(parents: list[int], text: str, width:
     lines = tree_lines(tree, system=text, cost=lambda _: 0, width=width)
     assert {line.turn for line in lines if line.turn} == set(names[1:])
     assert all(columns(line.text) < width + 2 * len(parents) for line in lines)
+
+
+def test_of_a_long_text_the_beginning_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [0]
+
+    def counted(text: str) -> int:
+        seen[0] += len(text)
+        return columns(text)
+
+    monkeypatch.setattr(treeview, "columns", counted)
+    for text in ("word " * 100_000, "\u4e16" * 100_000, " \n" * 100_000 + "\u202e" * 100_000):
+        tree = Tree()
+        tree.add(Turn("a", "", text, text, (1,), (2,), "end"))
+        lines = _drawn(tree)
+        assert all(len(line) < 90 and "\u2026" in line for line in lines)
+    assert seen[0] < 5000

@@ -11,6 +11,7 @@ from rwkv_cli.engine.identity import Identity
 from rwkv_cli.engine.state import State
 from rwkv_cli.engine.statefile import load_state
 from rwkv_cli.store.budget import Budget
+from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.disk import Disk
 from rwkv_cli.store.library import Library
 from rwkv_cli.store.records import Begin
@@ -54,3 +55,15 @@ def library(
     budget = Budget(folder, root / "prefix", limit=limit, disk=disk)
     told = [] if warnings is None else warnings
     return Library(folder, budget, disk=disk, warn=told.append)
+
+
+def talk(root: Path, count: int = 3, *, states: bool = True, disk: Disk | None = None) -> ChatLog:
+    """Keep a conversation of some turns."""
+    log = library(root, disk).new()
+    log.plan(begin(log.id))
+    for seed in range(count):
+        step = turn(log.tree.head, seed)
+        log.add(step)
+        if states:
+            log.save_state(step.id, "end", state(log.tree.tokens()))
+    return log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -10,11 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store.making import IDENTITY, begin, library, load, state, turn
+from store.making import IDENTITY, begin, library, load, state, talk, turn
 
-from rwkv_cli.errors import MismatchError, NotFoundError, RefusedError, StorageError, UsageError
+from rwkv_cli.errors import MismatchError, RefusedError, StorageError
 from rwkv_cli.store.budget import INNER, LATEST, PREFIX, Budget
-from rwkv_cli.store.chatlog import ChatLog
 from rwkv_cli.store.disk import Disk
 from rwkv_cli.store.records import Begin, Move, Name, Tag, check_identity, from_bytes, to_bytes
 from rwkv_cli.tree import Turn
@@ -22,18 +22,6 @@ from rwkv_cli.tree import Turn
 texts = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too, as argv gives them
 tokens = st.lists(st.integers(0, 2**32 - 1), max_size=20).map(tuple)
 turns = st.builds(Turn, texts, texts, texts, texts, tokens, tokens, texts, texts, texts)
-
-
-def talk(root: Path, count: int = 3, *, states: bool = True, disk: Disk | None = None) -> ChatLog:
-    """Keep a conversation of some turns."""
-    log = library(root, disk).new()
-    log.plan(begin(log.id))
-    for seed in range(count):
-        step = turn(log.tree.head, seed)
-        log.add(step)
-        if states:
-            log.save_state(step.id, "end", state(log.tree.tokens()))
-    return log
 
 
 @given(turns | st.builds(Move, texts) | st.builds(Name, texts) | st.builds(Tag, texts, texts))
@@ -61,8 +49,6 @@ def test_no_changed_record_is_believed(record: Turn, data: st.DataObject) -> Non
 
 
 def test_a_newer_record_is_not_misread() -> None:
-    import hashlib
-
     line = b'{"kind": "turn", "format": 2}'
     with pytest.raises(MismatchError, match="format 2"):
         from_bytes(line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n", "x")
@@ -90,15 +76,6 @@ def test_two_in_one_conversation_make_two_branches(tmp_path: Path) -> None:
     assert {mine.id, theirs.id} <= set(one.tree.turns)
     assert len(one.tree.siblings(mine.id)) == 2
     assert library(tmp_path).open(one.id).tree.turns == one.tree.turns
-
-
-def test_names_that_several_conversations_bear_are_listed(tmp_path: Path) -> None:
-    for _ in range(2):
-        talk(tmp_path).rename("same")
-    with pytest.raises(UsageError, match="2 conversations"):
-        library(tmp_path).find("same")
-    with pytest.raises(NotFoundError):
-        library(tmp_path).find("no such words anywhere")
 
 
 def test_nothing_is_on_the_disk_before_the_first_turn(tmp_path: Path) -> None:
@@ -368,15 +345,6 @@ def test_a_state_that_has_no_room_is_not_kept(tmp_path: Path) -> None:
     tight = library(tmp_path, limit=100).open(log.id)
     assert not tight.save_state(tight.tree.head, "end", state(tight.tree.tokens()))
     assert tight.held() == {}
-
-
-def test_a_deleted_conversation_is_gone(tmp_path: Path) -> None:
-    log, other = talk(tmp_path), talk(tmp_path)
-    library(tmp_path).remove(log.id)
-    assert not log.folder.exists()
-    assert library(tmp_path).ids() == [other.id]
-    with pytest.raises(NotFoundError):
-        library(tmp_path).remove(log.id)
 
 
 def test_a_copy_has_the_turns_and_the_states(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, ValuesView
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,8 +52,9 @@ def test_the_tokens_of_a_way_are_those_of_its_turns(tree: Tree) -> None:
 
 def test_what_is_not_there_is_said() -> None:
     tree = _grown([0, 0])
-    with pytest.raises(NotFoundError):
-        tree.find("7")
+    for number in ("7", "0000000001", "0000000012", "1" * 400):
+        with pytest.raises(NotFoundError):
+            tree.find(number)
     with pytest.raises(NotFoundError):
         tree.move("x")
     with pytest.raises(UsageError):
@@ -63,6 +66,35 @@ def test_what_is_not_there_is_said() -> None:
 def test_letters_go_on_after_z() -> None:
     tree = _grown([0] * 28)
     assert [tree.label(turn) for turn in list(tree.turns)[24:]] == ["1y", "1z", "1aa", "1ab"]
+
+
+class _Counted(dict[str, Turn]):
+    """Turns that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, name: str) -> Turn:
+        self.looks += 1
+        return super().__getitem__(name)
+
+    def values(self) -> ValuesView[Turn]:
+        self.looks += len(self)
+        return super().values()
+
+    def __iter__(self) -> Iterator[str]:
+        self.looks += len(self)
+        return super().__iter__()
+
+
+def test_a_turn_is_placed_without_a_look_at_all_of_them() -> None:
+    turns = _Counted(_grown(list(range(500))).turns)
+    tree = Tree(turns, next(reversed(turns)))
+    following = tree.following()
+    for turn in list(turns):
+        assert len(following[turn]) == (turn != tree.head)
+        assert tree.position(turn) == 3 * tree.depth(turn)
+        assert tree.label(turn) == str(tree.depth(turn))
+    assert turns.looks < 20 * len(turns)
 
 
 def test_a_long_conversation_is_labelled_however_its_tree_was_made() -> None:

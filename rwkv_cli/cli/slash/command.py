@@ -27,6 +27,13 @@ class Command(NamedTuple):
     words: Callable[[Repl], Sequence[str]] | None = None
 
 
+def number_in(text: str, low: int, high: int) -> int | None:
+    """Read a number between two others; None when it is none, or another."""
+    if not text.isdecimal() or len(text) > 9:
+        return None
+    return int(text) if low <= int(text) <= high else None
+
+
 def count_of(argument: str, name: str) -> int:
     """Read how often; once when nothing is said.
 

@@ -56,7 +56,7 @@ def _set(repl: Repl, argument: str) -> None:
     changes = dict(_setting(word) for word in argument.split())
     conversation, manner = repl.conversation, repl.conversation.manner
     if "seed" in changes:
-        manner = replace(manner, randomness=Randomness(changes.pop("seed")))
+        manner = replace(manner, randomness=Randomness(changes.pop("seed")), seeded=True)
     if "think" in changes:
         conversation.template.turn("", changes["think"])
     other = {k: changes.pop(k) for k in ("max_tokens", "think") if k in changes}

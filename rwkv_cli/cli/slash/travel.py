@@ -36,9 +36,12 @@ def _goto(repl: Repl, argument: str) -> None:
     """Go to a turn."""
     if not argument:
         raise UsageError("/goto takes a turn, such as /goto 2 or /goto 2b", hint="see /tree")
-    conversation = repl.conversation
-    conversation.goto(conversation.tree.find(argument))
-    note(dim(f"at turn {conversation.tree.label(conversation.tree.head)}"))
+    _go(repl, repl.conversation.tree.find(argument))
+
+
+def _go(repl: Repl, turn_id: str) -> None:
+    repl.conversation.goto(turn_id)
+    note(dim(f"at turn {repl.conversation.tree.label(turn_id)}"))
     repl.show_last()
 
 
@@ -65,7 +68,7 @@ def _tree(repl: Repl, argument: str) -> None:
     lines = tree_lines(
         conversation.tree,
         system=conversation.system,
-        cost=conversation.cost,
+        cost=conversation.costs().__getitem__,
         width=shutil.get_terminal_size().columns,
         seconds_per_token=repl.screen.seconds_per_token,
     )
@@ -73,7 +76,7 @@ def _tree(repl: Repl, argument: str) -> None:
         legend = f"arrows, Enter, Esc   {HELD} held   {TO_READ} to read again"
         chosen = repl.keyboard.pick(lines, conversation.tree.head, legend)
         if chosen is not None and chosen != conversation.tree.head:
-            _goto(repl, conversation.tree.label(chosen))
+            _go(repl, chosen)
         return
     for line in lines:
         note(line.text)

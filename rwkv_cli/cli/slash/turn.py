@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rwkv_cli.cli.app import Terminated
 from rwkv_cli.cli.loading import interruptible
-from rwkv_cli.cli.slash.command import Command
+from rwkv_cli.cli.slash.command import Command, number_in
 from rwkv_cli.errors import UsageError
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.streams import note
 from rwkv_cli.render.style import dim
 from rwkv_cli.session import again
+from rwkv_cli.tree import OPEN, Turn
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
@@ -38,40 +40,59 @@ def _edit(repl: Repl, argument: str) -> None:
     name, _, whose = argument.partition(" ")
     if name == "answer":
         name, whose = "", "answer"
-    turn = conversation.tree.turns.get(conversation.tree.find(name)) if name else None
-    turn = turn or (conversation.turns[-1] if conversation.turns else None)
-    if turn is None:
-        raise UsageError("there is no turn to edit")
+    turn = _turn(repl, name)
     if whose.strip() == "answer":
         text = repl.type_in(turn.answer.strip(), "edit> ")
         if text is not None:
-            with repl.screen.reading() as progress:
+            with repl.saving(), repl.screen.reading() as progress:
                 again.rewrite(conversation, turn.id, text, progress)
             note(dim("the answer has your words now; the old one stays in the tree"))
         return
     text = repl.type_in(turn.user, "edit> ")
     if text is not None:
-        conversation.goto(turn.parent)
-        repl.answer(text)
+        with repl.screen.reading() as progress:
+            reply = again.ask_instead(conversation, turn, text, progress)
+        repl.show(reply)
+
+
+def _turn(repl: Repl, name: str) -> Turn:
+    """Find the turn to edit, the last one when none is named.
+
+    Raises:
+        UsageError: There is none, or it is material.
+    """
+    tree = repl.conversation.tree
+    found = tree.find(name) if name else tree.head
+    if not found:
+        raise UsageError("there is no turn to edit")
+    turn = tree.turns[found]
+    if turn.finish == OPEN:
+        which = f"turn {tree.label(found)} is material"
+        raise UsageError(f"{which}, no message", hint="/edit TURN changes another, /undo leaves it")
+    return turn
 
 
 def _best(repl: Repl, argument: str) -> None:
     """Draw several answers in one batch, and choose one; all of them stay in the tree."""
     number, _, message = argument.partition(" ")
-    if not number.isdecimal() or not 2 <= int(number[:6]) <= _MOST:
+    count = number_in(number, 2, _MOST)
+    if count is None:
         raise UsageError(f"/best takes how many answers, 2 to {_MOST}, such as /best 3")
     with repl.screen.reading() as progress:
-        found = again.candidates(repl.conversation, int(number), message.strip(), progress)
+        found = again.candidates(repl.conversation, count, message.strip(), progress)
     done = 0
-    with interruptible(found), repl.screen.counting("answering") as shown:
+    with interruptible(found) as interrupts, repl.screen.counting("answering") as shown:
         for running in found:
             done += running
             shown(done)
     for index, text in enumerate(found.texts, 1):
         note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
         repl.screen.text(bytes(text).strip())
-    chosen = repl.choose(len(found.texts))
-    turn = again.choose(repl.conversation, found, chosen)
+    chosen = 0 if interrupts.terminated else repl.choose(count)
+    with repl.saving():
+        turn = again.choose(repl.conversation, found, chosen)
+    if interrupts.terminated:
+        raise Terminated
     note(dim(f"going on from answer {chosen + 1}, turn {repl.conversation.tree.label(turn.id)}"))
 
 
@@ -79,13 +100,13 @@ def _alt(repl: Repl, argument: str) -> None:
     """Go to another answer of the same message."""
     conversation = repl.conversation
     turn = conversation.answered()
-    beside = [other.id for other in conversation.tree.siblings(turn.id)]
+    beside = [other.id for other in again.alternatives(conversation.tree, turn)]
     at = beside.index(turn.id)
     steps = {"": 1, "next": 1, "prev": -1}
     if argument in steps:
         at = (at + steps[argument]) % len(beside)
-    elif argument.isdecimal() and 1 <= int(argument[:6]) <= len(beside):
-        at = int(argument) - 1
+    elif number := number_in(argument, 1, len(beside)):
+        at = number - 1
     else:
         raise UsageError(f"/alt takes next, prev or 1 to {len(beside)}")
     conversation.goto(beside[at])
