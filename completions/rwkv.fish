@@ -89,6 +89,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chats' -l format -d 'Of export'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l output -d 'With export: write there, not to stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l all -d 'With export, rm: all conversations'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l force -d 'With export: replace a file'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l json -d 'With ls, search: one JSON object a line'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l quiet -d 'Nothing on stderr but errors'

@@ -71,6 +71,16 @@ class Generation:
     reader goes away, the text of `state` is exactly the text that was given out: after a stop
     string it is rolled back to before it.
 
+    Args:
+        model: Who generates.
+        state: Where it begins.
+        sampling: How tokens are drawn.
+        randomness: Where random numbers come from.
+        max_tokens: How many at most.
+        stops: Texts that end it.
+        clean: Whether what may begin such a text is left out when it is cut: the turn of a
+            conversation must not end in half of the next one's beginning.
+
     Attributes:
         state: The state now.
         finish: "end" (the model ended), "stop" (a stop string), "length" or "interrupt"; None
@@ -91,8 +101,10 @@ class Generation:
         *,
         max_tokens: int,
         stops: Sequence[bytes] = (),
+        clean: bool = False,
     ) -> None:
         self.state, self.count, self.finish = state, 0, None
+        self._clean = clean
         self.pending: int | None = None
         self._model, self.sampling, self.randomness = model, sampling, randomness
         self._left = max_tokens
@@ -158,6 +170,10 @@ class Generation:
     def end(self) -> Iterator[Event]:
         """Leave the state ready to be saved, and give out what was held back."""
         waiting = self._matcher.matched is None
+        if waiting and self._clean and self.finish in (INTERRUPT, LENGTH):
+            self._roll_back(self._seen, b"")
+            self._attach()
+            return
         rest = self._matcher.flush()
         self._given += len(rest)
         if waiting and self._matcher.matched is not None:  # a stop inside what a longer one held

@@ -16,8 +16,10 @@ def expanded(name: str) -> Path:
     """Read a path as a shell would, `~` being the home folder.
 
     Raises:
-        NotFoundError: It names the home of someone who has none.
+        NotFoundError: It names the home of someone who has none, or cannot be a path.
     """
+    if "\0" in name:
+        raise NotFoundError("no file's name holds a NUL character")
     try:
         return Path(name).expanduser()
     except RuntimeError as error:

@@ -67,7 +67,7 @@ def chat(**flags: Any) -> None:
     log = _log(library, flags)
     path = _model_path(settings, log, flags)
     if piped and flags["interactive"]:
-        _take_keyboard()
+        documents = replace(documents, source=_take_keyboard())
     model = Loading(path, settings)  # while the first message is being typed
     open_model(path).checkpoint.close()  # reports a file that is no model before a prompt appears
     opening = Opening(settings, flags, library, log, model)
@@ -146,8 +146,8 @@ def _log(library: Library, flags: dict[str, Any]) -> ChatLog:
     return copy
 
 
-def _take_keyboard() -> None:
-    """Put the terminal in place of stdin, whose end was reached.
+def _take_keyboard() -> int:
+    """Put the terminal in place of stdin; give another descriptor of what was piped.
 
     Raises:
         UsageError: There is no terminal.
@@ -156,9 +156,11 @@ def _take_keyboard() -> None:
         terminal = os.open("/dev/tty", os.O_RDWR)
     except OSError as error:
         raise UsageError("-i needs a terminal to go on at") from error
+    piped = os.dup(STDIN)
     os.dup2(terminal, STDIN)
     os.close(terminal)
     sys.stdin = open(STDIN, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    return piped
 
 
 def _model_path(settings: Settings, log: ChatLog, flags: dict[str, Any]) -> Path:

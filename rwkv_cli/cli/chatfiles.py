@@ -166,13 +166,17 @@ def read_messages(content: Any, where: str) -> tuple[str, list[Turn]]:
     """
     rows: Any = content.get("messages") if isinstance(content, dict) else content
     try:
-        said = [(_text(row["role"]), _text(row["content"])) for row in rows]
+        said = [(_text(row["role"]), _content(row["content"])) for row in rows]
     except (KeyError, TypeError) as error:
         raise RefusedError(f"{where}: holds no messages with a role and a text") from error
-    if not said or any(role not in _ROLES for role, _ in said):
+    if not said:
+        raise RefusedError(f"{where}: holds no messages")
+    if any(role not in _ROLES for role, _ in said):
         raise RefusedError(f"{where}: a role is not one of {', '.join(sorted(_ROLES))}")
     system = said.pop(0)[1] if said[0][0] == "system" else ""
     roles = [role for role, _ in said]
+    if roles and roles[-1] == "user":
+        raise RefusedError(f"{where}: its last message has no answer")
     if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
         raise RefusedError(f"{where}: user and assistant do not take turns, the user first")
     turns: list[Turn] = []
@@ -180,6 +184,13 @@ def read_messages(content: Any, where: str) -> tuple[str, list[Turn]]:
         parent = turns[-1].id if turns else BEGINNING
         turns.append(Turn(new_id(), parent, user, f" {answer}", (), (), EDITED))
     return system, turns
+
+
+def _content(content: object) -> str:
+    """Read what a message says: a text, or a list of parts that are texts."""
+    if isinstance(content, list):
+        return "\n".join(_text(part["text"]) for part in content if part["type"] == "text")
+    return _text(content)
 
 
 def summary(tree: Tree) -> str:

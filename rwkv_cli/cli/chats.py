@@ -10,20 +10,21 @@ from typing import Any
 
 import click
 
+from rwkv_cli.cli.asking import may_delete
 from rwkv_cli.cli.chatfiles import FORMATS, read_json, read_messages, summary
 from rwkv_cli.cli.conversing import open_library
 from rwkv_cli.cli.loading import choose_model, load
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.cli.settings import collect
-from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.errors import RefusedError, RwkvError, UsageError
 from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import (
-    STDIN,
     STDOUT,
     is_terminal,
     note,
+    read_stdin,
     stdout_sink,
     terminal_width,
 )
@@ -54,6 +55,7 @@ _LARGEST = 1 << 30  # bytes of a file to import
 @click.option("-o", "--output", metavar="FILE", help="With export: write there, not to stdout.")
 @click.option("--all", "everything", is_flag=True, help="With export, rm: all conversations.")
 @click.option("-m", "--model", metavar="MODEL", help="With import: whose tokens messages get.")
+@click.option("--force", is_flag=True, help="With export: replace a file.")
 @click.option("-y", "--yes", is_flag=True, help="With rm: do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="With ls, search: one JSON object a line.")
 @common_options
@@ -142,6 +144,8 @@ def _export(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> 
     content = "".join(write(log.begin, log.tree) for log in logs if log.begin)
     data = content.encode("utf-8", "surrogateescape")
     if flags["output"]:
+        if Path(flags["output"]).is_file() and not flags["force"]:
+            raise UsageError(f"{flags['output']} exists", hint="--force replaces it")
         write_atomic(Path(flags["output"]), [data], private=True)
     else:
         stdout_sink().write(data)
@@ -179,7 +183,7 @@ def _documents(name: str) -> list[tuple[str, Any]]:
     Raises:
         RefusedError: It is neither.
     """
-    data = bytes(read_regular(Path(name), _LARGEST))
+    data = b"".join(read_stdin()) if name == "-" else bytes(read_regular(Path(name), _LARGEST))
     try:
         return [(name, json.loads(data))]
     except (ValueError, RecursionError):
@@ -217,27 +221,25 @@ def _rename(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> 
 def _rm(library: Library, words: tuple[str, ...], flags: dict[str, Any]) -> None:
     if flags["everything"] == bool(words):
         raise UsageError("rm takes conversations, or --all")
-    logs = library.recent() if flags["everything"] else [library.find(word) for word in words]
-    if not flags["yes"]:
-        _confirm(logs)
-    for log in logs:
-        library.remove(log.id)
+    there = library.ids()
+    ids = (
+        there
+        if flags["everything"]
+        else [word if word in there else library.find(word).id for word in words]
+    )  # by its ID, one can be deleted that cannot be read
+    if not flags["yes"] and not may_delete("rwkv chats rm", [_line(library, i) for i in ids]):
+        return
+    for chat in dict.fromkeys(ids):
+        library.remove(chat)
     if not flags["quiet"]:
-        note(f"Deleted {counted(len(logs), 'conversation')}.")
+        note(f"Deleted {counted(len(ids), 'conversation')}.")
 
 
-def _confirm(logs: list[ChatLog]) -> None:
-    """Ask before anything is deleted.
-
-    Raises:
-        UsageError: Nobody can be asked, or the answer is no.
-    """
-    if not is_terminal(STDIN):
-        raise UsageError("rm asks at a terminal", hint="rwkv chats rm -y deletes without asking")
-    for log in logs:
-        note(f"  {log.id}  {safe(summary(log.tree))}")
-    if input("Delete? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise UsageError("nothing was deleted")
+def _line(library: Library, chat: str) -> str:
+    try:
+        return f"{chat}  {summary(library.open(chat).tree)}"
+    except RwkvError:
+        return f"{chat}  (cannot be read)"
 
 
 def _one(words: tuple[str, ...], action: str) -> str:

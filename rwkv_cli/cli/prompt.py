@@ -29,11 +29,14 @@ class Prompt:
         words: The words on the command line, joined; None when there are none.
         files: The files named with -f, in order; "-" is stdin.
         piped: The first block of stdin, when that is part of it; empty when it is not.
+        source: Where the rest of stdin comes from: its descriptor, or a copy of it where the
+            keyboard has taken its place.
     """
 
     words: str | None = None
     files: tuple[str, ...] = ()
     piped: bytes = b""
+    source: int = STDIN
 
     @property
     def has_document(self) -> bool:
@@ -52,17 +55,18 @@ class Prompt:
             StorageError: One cannot be read.
         """
         for name in self.files:
-            yield from _without_bom(read_stdin() if name == "-" else _read_file(Path(name)))
+            blocks = read_blocks(self.source) if name == "-" else _read_file(Path(name))
+            yield from _without_bom(blocks)
             ended()
         if self.piped:
-            yield from _without_bom(itertools.chain([self.piped], read_stdin()))
+            yield from _without_bom(itertools.chain([self.piped], read_blocks(self.source)))
             ended()
 
     def size(self) -> int | None:
         """Give the bytes of the whole, as far as they can be known before reading."""
         size = len((self.words or "").encode("utf-8", "surrogateescape"))
         for name in (*self.files, *(["-"] if self.piped else [])):
-            status = os.fstat(STDIN) if name == "-" else Path(name).stat()
+            status = os.fstat(self.source) if name == "-" else Path(name).stat()
             if not stat.S_ISREG(status.st_mode):
                 return None
             size += status.st_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,9 @@ class Repl:
     def _begin(self, first: str, documents: Prompt) -> str | None:
         """Read what was given, and send the first message; tell why its answer ended."""
         for name in documents.files:
-            self.attach(name)
+            self.read_in(name, replace(documents, files=(name,), piped=b"").document())
         if documents.piped:
-            self.read_in("stdin", Prompt(piped=documents.piped).document())
+            self.read_in("stdin", replace(documents, files=()).document())
         return self.answer(first, self._flags["prefill"] or "") if first else None
 
     def _talk(self, *, greet: bool) -> None:
@@ -234,13 +235,15 @@ class Repl:
             raise UsageError("there is no keyboard to write with")
         return self.keyboard.read(Sanitizer().feed(text), prompt)
 
-    def choose(self, count: int) -> int:
-        """Let the user choose one of several answers; the first when they would rather not."""
+    def choose(self, count: int) -> int | None:
+        """Let the user choose one of several answers; None when they would rather not."""
         while self.keyboard is not None:
-            line = (self.keyboard.read("", f"1-{count}> ") or "1").strip()
-            if number := number_in(line, 1, count):
+            line = self.keyboard.read("", f"1-{count}> ")
+            if line is None:
+                return None
+            if number := number_in(line.strip(), 1, count):
                 return number - 1
-            note(f"a number from 1 to {count}; Ctrl-D takes the first")
+            note(f"a number from 1 to {count}; Ctrl-D takes none")
         return 0
 
     def show_last(self) -> None:

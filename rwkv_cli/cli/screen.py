@@ -82,6 +82,8 @@ class Screen:
         """Show a whole answer."""
         sink = self._sink(None)
         sink.write(data)
+        if self._interactive and not is_terminal(STDOUT):
+            sink.write(b"\n")
         sink.close()
 
     @contextmanager
@@ -139,9 +141,8 @@ class Screen:
         elif reply.generation.finish == INTERRUPT:
             note(dim("stopped; what there is of the answer is kept, /continue goes on with it"))
         elif reply.generation.finish == LENGTH:
-            note(
-                dim(f"cut at {count} tokens; /continue goes on, -N or /set max_tokens allows more")
-            )
+            cut = f"cut at {counted(count, 'token')}"
+            note(dim(f"{cut}; /continue goes on, -N or /set max_tokens allows more"))
         if self._verbose:
             note(dim(self.figures))
         elif self.footer:

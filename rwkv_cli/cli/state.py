@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rwkv_cli.cli.asking import may_delete
 from rwkv_cli.cli.feeding import Feeding
 from rwkv_cli.cli.loading import choose_model, load, open_budget
 from rwkv_cli.cli.options import Command, common_options, model_options
@@ -144,7 +145,7 @@ def _make(words: Words, flags: Flags) -> None:
 def _feed(words: Words, flags: Flags) -> None:
     """Go on reading into a state, for as long as there is something to read."""
     name = _one(words[:1], "feed")
-    if flags["every"] < 0:
+    if not 0 <= flags["every"] < float("inf"):
         raise UsageError("--every takes seconds")
     prompt = gather(words[1:], flags["files"])
     if not prompt.words and not prompt.files and is_terminal(STDIN):
@@ -183,6 +184,8 @@ def _import(words: Words, flags: Flags) -> None:
     if not 1 <= len(words) <= 2:
         raise UsageError("import takes a file, and what the state shall be called")
     source = Path(words[0])
+    if not source.exists():
+        raise NotFoundError(f"no such file: {source}")
     name = words[1] if len(words) > 1 else source.stem
     path = _free(path_for(name), flags)
     if source.suffix == path.suffix:
@@ -204,12 +207,8 @@ def _rm(words: Words, flags: Flags) -> None:
     for word, path in zip(words, paths, strict=True):
         if not path.is_file():
             raise NotFoundError(f"there is no state {word!r}", hint="rwkv state lists them")
-    if not flags["yes"]:
-        if not is_terminal(STDIN):
-            raise UsageError("rm asks at a terminal", hint="rwkv state rm -y does not ask")
-        note(f"  {', '.join(words)}")
-        if input("Delete? [y/N] ").strip().lower() not in ("y", "yes"):
-            raise UsageError("nothing was deleted")
+    if not flags["yes"] and not may_delete("rwkv state rm", words):
+        return
     for path in paths:
         path.unlink()
     if not flags["quiet"]:

@@ -18,7 +18,7 @@ class Pastes:
     def fold(self, text: str) -> str:
         """Give what stands in the line for a paste: itself, when it is short."""
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        lines = text.count("\n") + 1
+        lines = text.removesuffix("\n").count("\n") + 1
         if lines <= LONGEST:
             return text
         mark = f"[pasted {lines:,} lines]"

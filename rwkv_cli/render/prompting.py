@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +38,7 @@ _TICK = 0.2  # seconds between two looks at how far loading is
 _PROMPT = "> "
 _EDIT = "/edit"  # what Esc Esc stands for
 
+_SPACE = re.compile(r"(?<!\\) ")  # one that is not part of a name
 _TRACELESS = "/peek"
 
 # The words that may follow a command, and whether they are paths instead.
@@ -86,7 +89,8 @@ class Keyboard:
         )
 
     def read(self, text: str = "", prompt: str = _PROMPT) -> str | None:
-        """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line.
+        """Wait for a message; None when the user leaves (Ctrl-D). Ctrl-C clears the line, or leaves
+        what is not the main prompt.
 
         Args:
             text: What stands in the line at first.
@@ -102,6 +106,8 @@ class Keyboard:
                 )
                 return self._pastes.unfold(line)
             except KeyboardInterrupt:
+                if self._editing:
+                    return None
                 if not self._session.default_buffer.text and not self._quiet:
                     note(dim("Ctrl-D or /exit leaves"))
             except EOFError:
@@ -124,10 +130,18 @@ class Keyboard:
         quiet = list(before)
         quiet[0] &= ~termios.ICRNL
         quiet[3] &= ~termios.ECHO
-        termios.tcsetattr(STDIN, termios.TCSANOW, quiet)
+        quiet[3] |= termios.NOFLSH  # Ctrl-C stops an answer, not what is typed for the next
+
+        def silence(*_: object) -> None:
+            if not self._session.app.is_running:  # whose modes are its own
+                termios.tcsetattr(STDIN, termios.TCSANOW, quiet)
+
+        silence()
+        handler = signal.signal(signal.SIGCONT, silence)  # a shell sets its own modes meanwhile
         try:
             yield
         finally:
+            signal.signal(signal.SIGCONT, handler)
             with suppress(termios.error):  # the window was closed
                 termios.tcsetattr(STDIN, termios.TCSANOW, before)
 
@@ -168,6 +182,10 @@ class Keyboard:
         def edit(event: KeyPressEvent) -> None:
             event.app.exit(result=_EDIT)
 
+        @keys.add(Keys.Vt100MouseEvent)
+        def ignore(event: KeyPressEvent) -> None:
+            """The mouse is not asked for: this is a colour in a text that was pasted."""
+
         @keys.add(Keys.BracketedPaste)
         def paste(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text(self._pastes.fold(event.data))
@@ -197,7 +215,10 @@ class _Commands(Completer):
                 if word.startswith(name):
                     yield Completion(f"/{word}", -len(text), display_meta=what)
         elif name in self._named:
-            yield from self._paths.get_completions(Document(last), event)
+            last = _SPACE.split(argument)[-1].replace("\\ ", " ")
+            for path in self._paths.get_completions(Document(last), event):
+                text = path.text.replace(" ", "\\ ")
+                yield Completion(text, path.start_position, display=path.display)
         else:
             for word in self._words(name):
                 if word.startswith(last) and " " not in word:

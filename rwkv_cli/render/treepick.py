@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 
 from prompt_toolkit.application import Application
@@ -51,7 +50,9 @@ def pick_turn(
     def cursor() -> Point:
         return Point(0, next(row for row, line in enumerate(lines) if line.turn == turns[at]))
 
-    rows = min(len(lines), max(1, shutil.get_terminal_size().lines - 2))
+    def rows() -> int:
+        return min(len(lines), max(1, app.output.get_size().rows - 2))
+
     tree = FormattedTextControl(picture, focusable=True, get_cursor_position=cursor)
     below = FormattedTextControl([("fg:ansibrightblack", legend)])
     app: Application[str | None] = Application(
@@ -63,7 +64,7 @@ def pick_turn(
     return app.run()
 
 
-def _window(tree: FormattedTextControl, rows: int) -> Window:
+def _window(tree: FormattedTextControl, rows: Callable[[], int]) -> Window:
     near = ScrollOffsets(top=1, bottom=1)  # a turn takes two lines
     return Window(tree, height=rows, always_hide_cursor=True, scroll_offsets=near)
 

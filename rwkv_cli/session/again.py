@@ -192,17 +192,18 @@ def choose(conversation: Conversation, candidates: Candidates, index: int) -> Tu
     Raises:
         StorageError: The disk refused; all of them are in memory.
     """
-    rows = list(zip(candidates.turns, candidates.states, strict=True))
-    rows.append(rows.pop(index))
+    turns = candidates.turns
     failure: StorageError | None = None
-    for turn, state in rows:
+    for turn, state in zip(turns, candidates.states, strict=True):
         try:
             conversation.keep(turn, state, candidates.asked)
         except StorageError as error:
             failure = error
+    if turns[index].id != conversation.tree.head:
+        conversation.goto(turns[index].id)
     if failure:
         raise failure
-    return rows[-1][0]
+    return turns[index]
 
 
 def alternatives(tree: Tree, turn: Turn) -> list[Turn]:

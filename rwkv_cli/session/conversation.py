@@ -184,7 +184,7 @@ class Conversation:
         """
         turns = self.turns
         if not 1 <= count <= len(turns):
-            raise UsageError(f"{count} turns cannot be taken back: there are {len(turns)}")
+            raise UsageError(f"cannot take back {count}; turns there are: {len(turns)}")
         taken = turns[-count:]
         self._move(taken[0].parent)
         self._undone += [turn.id for turn in reversed(taken)]
@@ -346,6 +346,7 @@ class Conversation:
             randomness,
             max_tokens=self.manner.max_tokens,
             stops=self.template.stops,
+            clean=True,
         )
 
     def begin(self, state: State, draft: Draft, randomness: Randomness) -> Reply:

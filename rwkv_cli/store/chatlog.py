@@ -199,7 +199,7 @@ class ChatLog:
             return None
 
     def _report(self, lost: list[Turn]) -> None:
-        if lost:
+        if lost and self.begin is not None:
             self._warn(f"{len(lost)} later turns of {self.id} cannot be reached")
 
     # Writing

@@ -21,8 +21,11 @@ def path_for(name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name for a state", hint="letters, digits, dots, - and _ make one"
+            f"{name[:120]!r} is no name for a state",
+            hint="up to 100 letters, digits, dots, - and _ make one",
         )
+    if name.endswith(SUFFIX):
+        raise UsageError(f"a state's name does not end in {SUFFIX}", hint="that is for its file")
     return states_folder() / f"{name}{SUFFIX}"
 
 
@@ -37,10 +40,8 @@ def find_state(text: str) -> Path:
         return path
     if _NAME.fullmatch(text) and path_for(text).is_file():
         return path_for(text)
-    names = ", ".join(named_states()) or "none"
-    raise NotFoundError(
-        f"there is no state {text!r}; there is: {names}", hint="make one: rwkv state make NAME"
-    )
+    known = f"; there are: {', '.join(named_states())}" if named_states() else ""
+    raise NotFoundError(f"there is no state {text!r}{known}", hint="make one: rwkv state make NAME")
 
 
 def named_states() -> dict[str, Path]:

@@ -31,9 +31,9 @@ def load_persona(name: str) -> str:
         RefusedError: Its file is none that can be read.
     """
     if name not in personas():
-        known = ", ".join(personas()) or "none"
+        known = f"; there are: {', '.join(personas())}" if personas() else ""
         raise NotFoundError(
-            f"there is no persona {name!r}; there is: {known}",
+            f"there is no persona {name!r}{known}",
             hint="/persona save NAME keeps the system text of now",
         )
     return bytes(read_regular(_path(name), _LARGEST)).decode("utf-8", "replace").strip()

@@ -157,6 +157,17 @@ class Terminal:
         flags: int = termios.tcgetattr(self._master)[3]
         return flags
 
+    def modes_of_input(self) -> int:
+        """Give the terminal's input modes, such as ICRNL."""
+        flags: int = termios.tcgetattr(self._master)[0]
+        return flags
+
+    def set_modes_of_input(self, flags: int) -> None:
+        """Change them, as another program on the terminal does."""
+        modes = termios.tcgetattr(self._master)
+        modes[0] = flags
+        termios.tcsetattr(self._master, termios.TCSANOW, modes)
+
     def kill(self) -> None:
         """End the command without letting it do anything."""
         with contextlib.suppress(ProcessLookupError):

@@ -237,7 +237,7 @@ def test_a_conversation_with_commands(env: dict[str, str], tmp_path: Path) -> No
         say(terminal, b"//etc\r")
         assert said(env) == ["Who are you?", "/etc"]
         assert "1 turn" in say(terminal, b"/undo\r")
-        assert "cannot be taken back" in say(terminal, b"/undo 5\r")
+        assert "cannot take back" in say(terminal, b"/undo 5\r")
         assert "takes a number" in say(terminal, b"/undo x\r")
 
         saved = tmp_path / "kept.rwkvstate"

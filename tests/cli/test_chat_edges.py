@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import termios
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from cli.conftest import Cli
-from cli.test_chat import at_prompt, chatting, library, said, say, turns
+from cli.running import COMMAND
+from cli.terminal import Terminal
+from cli.test_chat import at_prompt, chatting, library, said, say, turns, wait_for_words
 from cli.test_chat_keys import leave
 
+import rwkv_cli
 from rwkv_cli.tree import OPEN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+
+# Without line ends, and on the slower engine, an answer lasts.
+ENDLESS = ("--ban", "0", "--ban", "199", "-N", "6000", "--engine", "torch")
 
 
 def test_numbers_and_names_that_make_no_sense_cost_only_the_line(
@@ -127,8 +135,7 @@ def test_a_conversation_that_began_from_a_state_is_read_again_with_it(
 
 
 def test_a_request_to_end_is_heard_while_several_answers_come(env: dict[str, str]) -> None:
-    endless = ("--ban", "0", "--ban", "199", "-N", "6000")
-    with chatting(env, "--seed", "1", "--engine", "torch", *endless) as terminal:
+    with chatting(env, "--seed", "1", *ENDLESS) as terminal:
         terminal.send(b"/best 8 Tell me a story about a dog.\r")
         terminal.wait_for("answering")
         os.kill(terminal.process.pid, signal.SIGTERM)
@@ -149,4 +156,92 @@ def test_a_new_conversation_draws_other_numbers_unless_a_seed_was_asked_for(
         say(terminal, b"/seed 7\r")
         say(terminal, b"/new again\r")
         assert seed_of(say(terminal, b"/set  \r")) == "7"
+        leave(terminal)
+
+
+def test_a_document_is_piped_in_and_asked_about_at_the_keyboard(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    document = tmp_path / "doc.txt"
+    document.write_bytes(b"The port is 77. " * 10_000)  # more than a pipe holds at once
+    command = ["bash", "-c", 'cat "$0" | "$@" chat -i --seed 1', str(document), *COMMAND]
+    with Terminal(command, env, columns=160, rows=60) as terminal:
+        terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        assert "tokens read; ask about it" in terminal.text()
+        say(terminal, b"Who are you?\r")
+        leave(terminal)
+    material, question = turns(env)
+    read = scripted_text(material.prompt)
+    assert read.count("The port is 77.") == 10_000
+    assert question.user == "Who are you?"
+
+
+def scripted_text(tokens: Sequence[int]) -> str:
+    """Give the text of tokens of the demo."""
+    model = rwkv_cli.load("demo")
+    return b"".join(map(model.tokenizer.token_bytes, tokens)).decode()
+
+
+def test_what_is_being_typed_can_be_left_by_its_key(env: dict[str, str]) -> None:
+    with chatting(env, "--seed", "1") as terminal:
+        say(terminal, b"Who are you?\r")
+        for command, prompt in ((b"/edit\r", "edit>"), (b"/paste\r", "paste>")):
+            terminal.send(command)
+            terminal.wait_for(prompt)
+            terminal.wait_quiet()
+            terminal.send(b"\x03")
+            terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        terminal.send(b"/best 2\r")
+        terminal.wait_for("1-2>")
+        terminal.wait_quiet()
+        terminal.send(b"\x03")
+        terminal.wait_for("none of them is kept")
+        terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        assert len(library(env).latest().tree.turns) == 1
+        terminal.send(b"/best 3\r")
+        terminal.wait_for("1-3>")
+        terminal.send(b"2\r")
+        terminal.wait_for("going on from answer 2, turn 1c")  # the second of those beside 1a
+        terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        leave(terminal)
+
+
+def test_colours_and_controls_that_are_typed_do_no_harm(env: dict[str, str]) -> None:
+    with chatting(env, "--no-save", "--seed", "1") as terminal:
+        terminal.send(b"\x1b[31mred\x1b[0m")  # a paste, where pastes are not told of
+        terminal.wait_for("red")
+        terminal.wait_quiet()
+        assert "Unhandled" not in terminal.text()
+        terminal.send(b"\x15")
+        paste = b"\x1b[200~/export a\x00b\x1b[201~\r"
+        terminal.send(paste)
+        terminal.wait_for("NUL")
+        terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        say(terminal, b"/tag 1b\r")
+        assert "how turns are called" in terminal.text()
+        leave(terminal)
+
+
+def test_after_a_pause_of_an_answer_the_terminal_is_as_before(env: dict[str, str]) -> None:
+    with chatting(env, "--no-save", "--seed", "1", *ENDLESS) as terminal:
+        terminal.send(b"Tell me a story about a dog.\r")
+        wait_for_words(terminal, "about a dog.")
+        os.kill(terminal.process.pid, signal.SIGSTOP)
+        terminal.set_modes_of_input(terminal.modes_of_input() | termios.ICRNL)  # as a shell does
+        os.kill(terminal.process.pid, signal.SIGCONT)
+        terminal.wait_until(lambda: not terminal.modes_of_input() & termios.ICRNL, "our modes")
+        terminal.send(b"\x03")
+        terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
+        say(terminal, b"/stats\r")
+        leave(terminal)
+
+
+def test_what_is_typed_ahead_outlasts_an_interrupt(env: dict[str, str]) -> None:
+    with chatting(env, "--seed", "1", *ENDLESS) as terminal:
+        terminal.send(b"Tell me a story about a dog.\r")
+        wait_for_words(terminal, "about a dog.")
+        terminal.send(b"/stats off\r")
+        terminal.pump(0.2)
+        terminal.send(b"\x03")
+        terminal.wait_for("figures are off")
         leave(terminal)

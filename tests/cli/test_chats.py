@@ -237,3 +237,37 @@ def test_what_makes_no_sense_is_said(cli: Cli, line: list[str], code: int) -> No
     result = cli("chats", *line)
     assert (result.code, result.out) == (code, b"")
     assert result.err
+
+
+def test_an_export_replaces_no_file_unasked(cli: Cli, talk: ChatLog, tmp_path: Path) -> None:
+    target = tmp_path / "kept.md"
+    target.write_text("keep")
+    assert cli("chats", "export", talk.id, "-o", target).code == 2
+    assert target.read_text() == "keep"
+    assert cli("chats", "export", talk.id, "-o", target, "--force").code == 0
+    assert target.read_text() != "keep"
+
+
+def test_a_conversation_without_a_beginning_can_be_deleted(
+    cli: Cli, env: dict[str, str], talk: ChatLog
+) -> None:
+    (begun,) = talk.folder.glob("*.begin")
+    begun.unlink()
+    result = cli("chats")
+    assert (result.code, result.out) == (0, b"")
+    assert cli("chats", "rm", talk.id, "-y").code == 0
+    assert not talk.folder.exists()
+
+
+def test_messages_in_parts_and_from_a_pipe_are_taken(cli: Cli, tiny: Path) -> None:
+    said = [
+        {"role": "user", "content": [{"type": "text", "text": "green"}, {"type": "image"}]},
+        {"role": "assistant", "content": "dragon"},
+    ]
+    data = json.dumps({"messages": said}).encode()
+    assert cli("chats", "import", "-", "-m", tiny, stdin=data).code == 0
+    assert b"green" in cli("chats", "show", "green").out
+    for wrong, why in ((said[:1], "no answer"), ([], "no messages")):
+        result = cli("chats", "import", "-", "-m", tiny, stdin=json.dumps(wrong).encode())
+        assert result.code == 6
+        assert why in result.err

@@ -166,7 +166,7 @@ def test_the_room_of_states_is_told(cli: Cli, tiny: Path) -> None:
         (["rm"], 2), (["rm", "nope", "-y"], 3), (["make"], 2), (["make", "../x"], 2),
         (["make", ".x"], 2), (["export", "x"], 2), (["import"], 2), (["gc", "x"], 2),
         (["ls", "x"], 2),
-        (["rebuild", "x"], 2), (["feed"], 2), (["import", "x.pth"], 2), (["other"], 2),
+        (["rebuild", "x"], 2), (["feed"], 2), (["import", "x.pth"], 3), (["other"], 2),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_said(cli: Cli, line: list[str], code: int) -> None:

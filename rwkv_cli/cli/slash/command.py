@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,15 @@ class Command(NamedTuple):
     usage: str
     help: str
     words: Callable[[Repl], Sequence[str]] | None = None
+
+
+def path_in(text: str) -> str:
+    """Read the one path that follows a command; quotes are for spaces, which need none."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is part of the name
+        return text
+    return words[0] if len(words) == 1 else text
 
 
 def number_in(text: str, low: int, high: int) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.chatfiles import FORMATS, summary
-from rwkv_cli.cli.slash.command import Command
+from rwkv_cli.cli.slash.command import Command, path_in
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import write_atomic
 from rwkv_cli.places import expanded
@@ -64,7 +64,7 @@ def _resume(repl: Repl, argument: str) -> None:
 def _export(repl: Repl, argument: str) -> None:
     """Write the conversation to a file, in the form that is named or that the file's name tells."""
     first, _, rest = argument.partition(" ")
-    kind, name = (first, rest.strip()) if first in FORMATS else ("", argument)
+    kind, name = (first, path_in(rest)) if first in FORMATS else ("", path_in(argument))
     suffix = Path(name).suffix.lstrip(".")
     kind = kind or (suffix if suffix in FORMATS else "md")
     path = Path(expanded(name or f"{repl.begin.id}.{'json' if kind == 'openai' else kind}"))

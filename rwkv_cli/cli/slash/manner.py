@@ -92,7 +92,7 @@ def _persona(repl: Repl, argument: str) -> None:
     if not argument:
         known = ", ".join(personas()) or "none yet; /persona save NAME keeps the system text of now"
         note(dim(f"personas: {safe(known)}"))
-    elif word == "save" and name:
+    elif word == "save":
         save_persona(name.strip(), repl.conversation.system)
         note(dim(f"the system text is kept as {safe(name.strip())}"))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from rwkv_cli.session import again
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl
+
+
+_LIKE_A_TURN = re.compile(r"[0-9]+[a-z]*|[0-9a-f]{8}")
 
 
 def _undo(repl: Repl, argument: str) -> None:
@@ -49,9 +53,13 @@ def _tag(repl: Repl, argument: str) -> None:
     """Give the turn where we are a name."""
     conversation = repl.conversation
     if not argument:
+        if not conversation.tree.tags:
+            note(dim("no turn has a name yet"))
         for name, turn in conversation.tree.tags.items():
             note(f"  {safe(name)}  turn {conversation.tree.label(turn)}")
         return
+    if _LIKE_A_TURN.fullmatch(argument):
+        raise UsageError(f"{argument} is how turns are called", hint="a tag needs another name")
     conversation.log.tag(argument, conversation.tree.head)
     note(dim(f"turn {conversation.tree.label(conversation.tree.head)} is called {safe(argument)}"))
 

@@ -37,11 +37,12 @@ def _continue(repl: Repl, argument: str) -> None:
 def _edit(repl: Repl, argument: str) -> None:
     """Change a message of the user, which is then answered, or the words of the model."""
     conversation = repl.conversation
-    name, _, whose = argument.partition(" ")
-    if name == "answer":
-        name, whose = "", "answer"
-    turn = _turn(repl, name)
-    if whose.strip() == "answer":
+    words = argument.split()
+    names = [word for word in words if word != "answer"]
+    if len(names) > 1:
+        raise UsageError("/edit takes a turn, and perhaps the word answer, such as /edit 2 answer")
+    turn = _turn(repl, "".join(names))
+    if "answer" in words:
         text = repl.type_in(turn.answer.strip(), "edit> ")
         if text is not None:
             with repl.saving(), repl.screen.reading() as progress:
@@ -89,6 +90,9 @@ def _best(repl: Repl, argument: str) -> None:
         note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
         repl.screen.text(bytes(text).strip())
     chosen = 0 if interrupts.terminated else repl.choose(count)
+    if chosen is None:
+        note(dim("none of them is kept"))
+        return
     with repl.saving():
         turn = again.choose(repl.conversation, found, chosen)
     if interrupts.terminated:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cli.cli.slash.command import Command
+from rwkv_cli.cli.slash.command import Command, path_in
 from rwkv_cli.errors import UsageError
+from rwkv_cli.places import expanded
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 def _stats(repl: Repl, argument: str) -> None:
     """Show the figures of the last answer, and from now on those of every answer."""
     screen = repl.screen
+    if argument not in ("", "on", "off"):
+        raise UsageError("/stats takes on or off")
     screen.footer = argument != "off"
     shown = screen.figures or "no answer yet"
     note(dim(shown if screen.footer else "figures are off"))
@@ -66,11 +67,11 @@ def _save(repl: Repl, argument: str) -> None:
     """Save the state to a file."""
     if not argument:
         raise UsageError("/save takes a file name, such as /save trip.rwkvstate")
-    name = os.path.expanduser(argument)  # noqa: PTH111 - pathlib raises where nobody has that name
+    path = expanded(path_in(argument))
     with repl.screen.reading() as progress:
         state = repl.conversation.prepare(progress)
-    with_transcript(repl.conversation, state).save(Path(name))
-    shown = safe(shlex.quote(name))
+    with_transcript(repl.conversation, state).save(path)
+    shown = safe(shlex.quote(str(path)))
     note(dim(f'saved; go on with: rwkv generate --state {shown} --chat "your question"'))
 
 
