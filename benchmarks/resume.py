@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from startup import machine
 
 import rwkv_cli
 from rwkv_cli.engine.model import Model
@@ -129,9 +129,9 @@ def report(rows: dict[str, list[float]], model: Model) -> str:
     lines = [
         "# resume",
         "",
-        f"`python benchmarks/resume.py {' '.join(sys.argv[1:])}`",
+        f"`python benchmarks/resume.py {' '.join(map(_short, sys.argv[1:]))}`",
         "",
-        f"{stamp}, commit {commit}; {platform.machine()}, {model.name}, "
+        f"{stamp}, commit {commit}; {machine()}; {model.name}, "
         f"{model.identity.numerics}; {rows['tokens'][0]:,.0f} tokens in {rows['turns'][0]:.0f} "
         f"turns, a state of {rows['MB of the state'][0]:.1f} MB. The next token after resuming was "
         "the same, bit for bit, in every round.",
@@ -144,6 +144,10 @@ def report(rows: dict[str, list[float]], model: Model) -> str:
             spread = f"{min(values):,.1f}–{max(values):,.1f}"
             lines.append(f"| {name} | {median(values):,.1f} ms | {spread} | {len(values)} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(argument: str) -> str:
+    return Path(argument).name if Path(argument).is_file() else argument
 
 
 def main() -> None:

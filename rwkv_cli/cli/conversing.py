@@ -134,8 +134,6 @@ class Opening:
         Raises:
             StorageError: The disk refused.
         """
-        if self._flags["no_save"]:
-            return old
         source, begin = self.log, self.log.begin
         assert begin is not None
         forked = f"{source.id}@{old.tree.head}"

@@ -126,6 +126,8 @@ class Repl:
     def _do(self, line: str) -> None:
         if line.lower() in _LEAVE:
             self.leaving = True
+        elif line == "/":
+            obey(self, "help", "")
         elif line.startswith("//"):
             self.answer(line[1:])
         elif match := _COMMAND.fullmatch(line):
@@ -212,6 +214,8 @@ class Repl:
 
     def fork(self, name: str) -> None:
         """Go on in a copy of the conversation."""
+        if self._flags["no_save"]:
+            raise UsageError("nothing is saved here that could be copied", hint="/goto goes back")
         with self.saving():
             self._conversation = self._opening.copy(self.conversation)
             if name:

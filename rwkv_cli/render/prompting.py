@@ -79,7 +79,6 @@ class Keyboard:
             completer=_Commands(commands, words, paths),
             reserve_space_for_menu=5,
             enable_suspend=True,
-            enable_open_in_editor=True,
             complete_while_typing=Condition(self._is_command),
             key_bindings=self._bindings(),
             multiline=True,
@@ -181,6 +180,12 @@ class Keyboard:
         @keys.add("escape", "escape", filter=Condition(self._is_empty))
         def edit(event: KeyPressEvent) -> None:
             event.app.exit(result=_EDIT)
+
+        @keys.add("c-x", "c-e")
+        def open_editor(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            buffer.text = self._pastes.unfold(buffer.text)
+            buffer.open_in_editor()
 
         @keys.add(Keys.Vt100MouseEvent)
         def ignore(event: KeyPressEvent) -> None:

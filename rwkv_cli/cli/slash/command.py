@@ -28,6 +28,12 @@ class Command(NamedTuple):
     words: Callable[[Repl], Sequence[str]] | None = None
 
 
+def places(repl: Repl) -> list[str]:
+    """Name the turns, as people call them."""
+    tree = repl.conversation.tree
+    return [*tree.tags, *map(tree.label, tree.turns)]
+
+
 def path_in(text: str) -> str:
     """Read the one path that follows a command; quotes are for spaces, which need none."""
     try:

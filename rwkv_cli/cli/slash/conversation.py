@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.chatfiles import FORMATS, summary
-from rwkv_cli.cli.slash.command import Command, path_in
+from rwkv_cli.cli.slash.command import Command, path_in, places
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import write_atomic
 from rwkv_cli.places import expanded
@@ -92,6 +92,10 @@ def _copy(repl: Repl, argument: str) -> None:
     note(dim(f"{len(text):,} characters copied by {copy(text)}"))
 
 
+def _copyable(repl: Repl) -> list[str]:
+    return ["code", *places(repl)]
+
+
 def _ids(repl: Repl) -> list[str]:
     return repl.library.ids()
 
@@ -102,6 +106,6 @@ COMMANDS = {
     "chats": Command(_chats, "", "list the conversations"),
     "resume": Command(_resume, "ID|NAME", "go on with another conversation", _ids),
     "export": Command(_export, "[md|json|jsonl|openai] [FILE]", "write the conversation to a file"),
-    "copy": Command(_copy, "[TURN|code]", "put the answer into the clipboard", lambda _: ["code"]),
+    "copy": Command(_copy, "[TURN|code]", "put the answer into the clipboard", _copyable),
     "exit": Command(_exit, "", "leave; the conversation is kept"),
 }

@@ -6,7 +6,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from rwkv_cli.cli.slash.command import Command, count_of
+from rwkv_cli.cli.slash.command import Command, count_of, places
 from rwkv_cli.errors import UsageError
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
@@ -92,11 +92,6 @@ def _tree(repl: Repl, argument: str) -> None:
     note(dim(legend if lines else "nothing was said yet"))
 
 
-def _places(repl: Repl) -> list[str]:
-    tree = repl.conversation.tree
-    return [*tree.tags, *map(tree.label, tree.turns)]
-
-
 def _peek(repl: Repl, argument: str) -> None:
     """Ask beside the conversation: neither question nor answer is kept."""
     if not argument:
@@ -120,7 +115,7 @@ def _rewind(repl: Repl, argument: str) -> None:
 COMMANDS = {
     "undo": Command(_undo, "[N]", "take back the last turn, or the last N"),
     "redo": Command(_redo, "[N]", "go forth again"),
-    "goto": Command(_goto, "TURN", "go to a turn: 2, 2b, a tag", _places),
+    "goto": Command(_goto, "TURN", "go to a turn: 2, 2b, a tag", places),
     "tag": Command(_tag, "[NAME]", "give this turn a name; alone it lists them"),
     "fork": Command(_fork, "[NAME]", "go on in a copy"),
     "tree": Command(_tree, "", "all turns, to go about in with the arrow keys"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.cli.app import Terminated
 from rwkv_cli.cli.loading import interruptible
-from rwkv_cli.cli.slash.command import Command, number_in
+from rwkv_cli.cli.slash.command import Command, number_in, places
 from rwkv_cli.errors import UsageError
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.streams import note
@@ -125,7 +125,7 @@ def _ways(repl: Repl) -> list[str]:
 COMMANDS = {
     "retry": Command(_retry, "", "another answer to your last message"),
     "continue": Command(_continue, "", "go on with an answer that was cut"),
-    "edit": Command(_edit, "[TURN] [answer]", "change your message, or the model's answer"),
+    "edit": Command(_edit, "[TURN] [answer]", "change your message, or the model's answer", places),
     "best": Command(_best, "N [MESSAGE]", "N answers in one batch, to choose from"),
     "alt": Command(_alt, "[next|prev|N]", "another of the answers there are", _ways),
 }
