@@ -30,8 +30,7 @@ def leave(terminal: Terminal) -> None:
 def test_a_long_paste_is_folded_and_sent_whole(env: dict[str, str]) -> None:
     with chatting(env, "--seed", "1") as terminal:
         paste(terminal, PASTED)
-        terminal.wait_for("[pasted 500 lines]")
-        assert terminal.line() == "> [pasted 500 lines]"
+        terminal.wait_until(lambda: terminal.line() == "> [pasted 500 lines]", "the mark")
         terminal.send(b" what is this?\r")
         terminal.wait_for("ms/token")
         terminal.wait_until(lambda: at_prompt(terminal), "the prompt")
