@@ -196,6 +196,7 @@ def _content(content: object) -> str:
 def summary(tree: Tree) -> str:
     """Say in a line what a conversation is about."""
     turns = tree.path()
-    first = " ".join(turns[0].user.split()) if turns else "nothing said yet"
+    asked = [turn for turn in turns if turn.finish != OPEN] or turns  # material only by default
+    first = " ".join(asked[0].user.split()) if asked else "nothing said yet"
     title = tree.name or (first if len(first) <= _WIDTH else first[: _WIDTH - 1] + "\u2026")
     return f"{title}  ({counted(len(turns), 'turn')}, {counted(tree.position(), 'token')})"

@@ -239,6 +239,12 @@ def test_what_makes_no_sense_is_said(cli: Cli, line: list[str], code: int) -> No
     assert result.err
 
 
+def test_a_conversation_is_listed_by_its_first_question(cli: Cli, tiny: Path) -> None:
+    cli("chat", "-m", tiny, "-N", "1", "what is", "this?", stdin=b"a text")
+    assert b"what is this?" in cli("chats").out
+    assert b"stdin" not in cli("chats").out
+
+
 def test_an_export_replaces_no_file_unasked(cli: Cli, talk: ChatLog, tmp_path: Path) -> None:
     target = tmp_path / "kept.md"
     target.write_text("keep")
