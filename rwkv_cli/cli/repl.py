@@ -162,8 +162,8 @@ class Repl:
 
     @property
     def begin(self) -> Begin:
-        """How the conversation began."""
-        assert self.conversation is not None
+        """How the conversation began; waits for the model, before which nothing has."""
+        _ = self.conversation
         begin = self._opening.log.begin
         assert begin is not None
         return begin

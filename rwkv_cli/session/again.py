@@ -72,7 +72,7 @@ def _go_on(
     counts them, from its beginning on, so that they can be made again from its tokens.
     """
     ids = _before_a_stop(conversation, ids)
-    if len(ids) == len(old.reply):
+    if list(ids) == list(old.reply):
         state = conversation.states.make(old.id, END, progress)
     else:
         state = conversation.states.make(old.id, ASK, progress)

@@ -10,7 +10,7 @@ from rwkv_cli.places import states_folder
 
 SUFFIX = ".rwkvstate"
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def path_for(name: str) -> Path:
@@ -19,7 +19,7 @@ def path_for(name: str) -> Path:
     Raises:
         UsageError: That is no name.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(
             f"{name[:120]!r} is no name for a state",
             hint="up to 100 letters, digits, dots, - and _ make one",
@@ -38,7 +38,7 @@ def find_state(text: str) -> Path:
     path = Path(text)
     if path.exists() or path.suffix == SUFFIX or len(path.parts) > 1:
         return path
-    if _NAME.fullmatch(text) and path_for(text).is_file():
+    if NAME.fullmatch(text) and path_for(text).is_file():
         return path_for(text)
     known = f"; there are: {', '.join(named_states())}" if named_states() else ""
     raise NotFoundError(f"there is no state {text!r}{known}", hint="make one: rwkv state make NAME")
@@ -50,4 +50,4 @@ def named_states() -> dict[str, Path]:
     if not folder.is_dir():
         return {}
     files = sorted(folder.glob(f"*{SUFFIX}"))
-    return {path.name.removesuffix(SUFFIX): path for path in files if _NAME.fullmatch(path.stem)}
+    return {path.name.removesuffix(SUFFIX): path for path in files if NAME.fullmatch(path.stem)}

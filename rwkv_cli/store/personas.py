@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.places import data_folder
 from rwkv_cli.store.disk import make_private
+from rwkv_cli.store.named import NAME
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _LARGEST = 1 << 20  # bytes
 _SUFFIX = ".txt"
 
@@ -20,7 +19,7 @@ def personas() -> list[str]:
     folder = _folder()
     if not folder.is_dir():
         return []
-    return sorted(p.stem for p in folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(p.stem))
+    return sorted(p.stem for p in folder.glob(f"*{_SUFFIX}") if NAME.fullmatch(p.stem))
 
 
 def load_persona(name: str) -> str:
@@ -46,7 +45,7 @@ def save_persona(name: str, text: str) -> None:
         UsageError: That is no name, or there is no text.
         StorageError: The disk refused.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name", hint="letters, digits, dots, - and _ make one")
     if not text.strip():
         raise UsageError("there is no system text to keep", hint="/system TEXT sets one")

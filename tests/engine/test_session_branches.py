@@ -106,6 +106,15 @@ def test_another_wording_does_not_repeat_what_the_prompt_ends_with() -> None:
     assert made.turns[-1].answer == " b"
 
 
+def test_a_cut_inside_the_last_token_goes_back_even_if_as_many_tokens_stay() -> None:
+    made = conversation_of([TABLE.index(b"ab")])
+    b"".join(again.rewind(made, '"b"'))  # "a" is one token too
+    turn = made.turns[-1]
+    assert turn.answer == text_of(turn.reply).decode()
+    assert turn.answer.startswith("a")
+    assert read_by(made) == f"User: hi\n\nAssistant:{turn.answer}"
+
+
 def test_a_beginning_that_was_given_stays_however_the_answer_was_cut() -> None:
     made = conversation_of([TABLE.index(b"\xe2\x82")], prefill="abc")
     made.manner = replace(GREEDY, max_tokens=1)
