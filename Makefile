@@ -1,7 +1,7 @@
 # `make check` is what the project's checks run; everything else is for working on it.
 PYTHON ?= python
 
-.PHONY: setup install test lint format check generated demo bench native native-test native-arm
+.PHONY: setup install test lint format check generated demo bench native native-test native-arm cuda-test cuda-check
 
 setup:            ## install the package with everything needed to work on it
 	$(PYTHON) -m pip install -c constraints.txt '.[test,lint,demo,native]'
@@ -28,6 +28,16 @@ native-arm:       ## whether the ARM kernels compile (needs: pip install ziglang
 	CXX='$(PYTHON) -m ziglang c++ -target aarch64-linux-gnu' cmake -S native -B build/native-arm \
 	  -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DRWKV_TESTS=ON
 	cmake --build build/native-arm
+
+# Whatever launches kernels, but for those that only compile them and the longest of the engine's.
+cuda-tests = $(addprefix tests/native/test_cuda_,numbers.py rows.py rows_heads.py sample.py scans.py shim.py \
+  unpack.py) tests/engine/test_cuda.py tests/engine/test_cuda_draws.py
+
+cuda-test:        ## the CUDA kernels on the CPU, under the address and undefined behaviour sanitizers
+	$(PYTHON) native/test/cuda/sanitized.py -q $(cuda-tests) -k 'not self_test and not named_and_switched_off'
+
+cuda-check:       ## what the CUDA kernels use of each architecture, against a table (needs nvcc)
+	$(PYTHON) native/test/cuda/budget.py
 
 lint:             ## style, types, layers
 	ruff check .

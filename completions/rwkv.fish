@@ -42,6 +42,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device an
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best there is' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l verbose -d 'More on stderr'
@@ -78,6 +79,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Devic
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best there is' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l verbose -d 'More on stderr'
@@ -110,6 +112,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device a
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best there is' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l verbose -d 'More on stderr'
@@ -140,6 +143,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device a
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l dtype -d 'Precisions of the weights' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l engine -d 'native, torch or both' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l verbose -d 'More on stderr'

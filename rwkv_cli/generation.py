@@ -7,17 +7,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rwkv_cli.engine.protocol import DrawPlan, Draws
 from rwkv_cli.engine.state import Attachments, State
 from rwkv_cli.errors import UsageError
-from rwkv_cli.sampling import Penalties, Sampling, draw, uniform
+from rwkv_cli.sampling import UNCOUNTED, Penalties, Sampling, draw, uniform
 from rwkv_cli.text.detokenize import StreamDecoder
 from rwkv_cli.text.stops import StopMatcher
+from rwkv_cli.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rwkv_cli.engine.model import Model
 
 END_OF_TEXT = 0
@@ -116,6 +121,9 @@ class Generation:
         self._seen = 0  # bytes generated so far
         self._held: list[_Step] = []
         self._interrupted = False
+        self._draws: Draws | None = None
+        self._asked = False  # whether the engine was asked to draw
+        self._following: int | None = None  # what it has drawn
         banned = [t for t in sampling.banned if 0 <= t < model.dims.vocab]
         self._never = np.concatenate((np.array(banned, dtype=np.intp), model.silent))
 
@@ -156,9 +164,28 @@ class Generation:
         return None
 
     def _feed(self) -> None:
-        if self.pending is not None:
-            self._model.engine.decode([self.pending], [self.state])
-            self.pending = None
+        """Feed the token that was drawn; an engine that can draw gives the next one with it."""
+        if self.pending is None:
+            return
+        token, self.pending = self.pending, None
+        if not self._asked:
+            self._draws, self._asked = self._model.engine.draws(self._plan()), True
+        self._following = self._draws.follow(self.state, token) if self._draws else None
+        if self._following is None:
+            self._draws = None
+            self._model.engine.decode([token], [self.state])
+
+    def _plan(self) -> DrawPlan:
+        place, penalties = self.randomness, self._penalties
+        return DrawPlan(
+            self.sampling,
+            place.seed,
+            place.stream,
+            penalties.ids,
+            penalties.counts,
+            self._never,
+            partial(uncounted_tokens, self._model.tokenizer, self._model.dims.vocab),
+        )
 
     def abandon(self) -> None:
         """The reader went away: forget what was generated but not given out."""
@@ -185,6 +212,9 @@ class Generation:
 
     def _draw(self) -> int:
         """Choose the next token; the state's own logits stay as the model gave them."""
+        following, self._following = self._following, None
+        if following is not None and following >= 0:
+            return following
         assert self.state.logits is not None
         logits = self.state.logits.copy()
         logits[self._never] = -np.inf
@@ -251,6 +281,12 @@ class Generation:
             penalty_counts=self._penalties.counts,
             tail=self._tail,
         )
+
+
+def uncounted_tokens(tokenizer: Tokenizer, vocab: int) -> NDArray[np.intp]:
+    """List the tokens whose repetition is not penalized, (n,)."""
+    found = [t for t in range(vocab) if tokenizer.token_bytes(t) in UNCOUNTED]
+    return np.array(found, dtype=np.intp)
 
 
 def repeated(

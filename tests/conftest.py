@@ -11,6 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # for demo/; at the end, so that the package is the installed one
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cuda", action="store_true", help="run the CUDA kernels on this machine's card"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cuda"):
+        from oracle import cuda_real  # only then: it imports torch
+
+        try:
+            cuda_real.use()
+        except cuda_real.NoCardError as error:
+            raise pytest.UsageError(f"--cuda: {error}") from error
+
+
 SHARED_DATA = Path(os.environ.get("RWKV_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

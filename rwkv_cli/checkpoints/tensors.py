@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -83,6 +84,15 @@ class Checkpoint:
         self.tensors = {tensor.name: tensor for tensor in contents.tensors}
         self.metadata = contents.metadata
         self._source: Source | None = source
+
+    @classmethod
+    def in_memory(cls, path: Path, tensors: Iterable[RawTensor]) -> Checkpoint:
+        """Make a checkpoint of tensors that lie in no file; `path` is for messages."""
+        made = cls.__new__(cls)
+        made.path, made.format, made.metadata = path, "memory", {}
+        made.tensors = {tensor.name: tensor for tensor in tensors}
+        made._source = None
+        return made
 
     def release(self, tensor: RawTensor) -> None:
         """Gives back the memory behind a tensor; reading it again fetches it from disk.

@@ -53,6 +53,7 @@ from rwkv_cli.render.streams import STDOUT, FileSink, Sink, is_terminal, note, s
 @click.option("--device", cls=ModelOption, metavar="DEVICE", help="Such as cpu, cuda or mps.")
 @click.option("--dtype", cls=ModelOption, metavar="DTYPE,...", help="Precisions of the weights.")
 @click.option("--engine", cls=ModelOption, metavar="NAME,...", help="native, torch or both.")
+@click.option("--kernels", cls=ModelOption, metavar="NAME", help="On CUDA: auto, torch or cuda.")
 @click.option("-t", "--threads", cls=ModelOption, metavar="N,...", help="Threads on a CPU.")
 @common_options
 def bench(**flags: Any) -> None:
@@ -160,6 +161,7 @@ class _Job:
             ("--device", first.device),
             ("--dtype", ",".join(dict.fromkeys(e.dtype for e in self.engines if e.dtype))),
             ("--engine", ",".join(dict.fromkeys(e.engine for e in self.engines if e.engine))),
+            ("--kernels", first.kernels),
             ("-t", ",".join(dict.fromkeys(str(e.threads) for e in self.engines))),
         ):
             words += [flag, value] if value else []

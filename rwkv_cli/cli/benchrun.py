@@ -93,6 +93,7 @@ class Run:
             "device": settings.device,
             "dtype": settings.dtype,
             "engine": settings.engine,
+            "kernels": settings.kernels,
             "threads": settings.threads,
         }
         given = [f"--{flag}={value}" for flag, value in flags.items() if value is not None]

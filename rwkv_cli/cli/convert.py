@@ -39,7 +39,7 @@ def convert(
 
     int8 takes about half of the memory of bf16 and loses next to nothing. int4 takes about a
     quarter, for models of 3B and more: small ones lose much of their reasoning. Packed files run on
-    CPUs.
+    CPUs and, by the CUDA kernels, on NVIDIA cards.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")

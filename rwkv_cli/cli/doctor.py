@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
+from rwkv_cli.cli import doctorcuda
+from rwkv_cli.cli.doctorprobe import Probe
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.cli.settings import collect
 from rwkv_cli.errors import RwkvError, StorageError
@@ -31,21 +30,6 @@ from rwkv_cli.render.streams import note, stdout_sink
 from rwkv_cli.version import __version__
 
 _BUILD = "rwkv doctor --build"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What was looked at, what was found, and what to do about it.
-
-    Attributes:
-        result: One line for people.
-        step: What to do next; None when there is nothing to do.
-        facts: The same for programs.
-    """
-
-    result: str
-    step: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @click.command(cls=Command)
@@ -70,7 +54,10 @@ def doctor(
         "instructions": _instructions,
         "threads": _threads,
         "compiler": _compiler,
-        "torch": _torch_devices if ask_torch else _torch,
+        "torch": doctorcuda.torch_devices if ask_torch else doctorcuda.torch_metadata,
+        "cuda": doctorcuda.cuda,
+        "nvrtc": doctorcuda.compiler,
+        "kernels": doctorcuda.kernels,
         "models": _models,
         "data": lambda: _place(data_folder),
         "cache": lambda: _place(cache_folder),
@@ -182,41 +169,6 @@ def _compiler() -> Probe:
     if command:
         return Probe(" ".join(command), None, facts)
     return Probe("none: neither CXX nor c++, g++, clang++ on the path names one", None, facts)
-
-
-def _torch() -> Probe:
-    """Tell about torch from its metadata: importing it takes a second."""
-    from importlib.metadata import PackageNotFoundError, requires, version
-
-    try:
-        number = version("torch")
-        needs = requires("torch") or []
-    except PackageNotFoundError:
-        step = "pip install torch, to use a GPU or to run without the native library"
-        return Probe("not installed", step, {"version": None, "cuda": False})
-    local = number.partition("+")[2]
-    cuda = local.startswith("cu") or (
-        not local
-        and sys.platform != "darwin"
-        and any(need.startswith(("nvidia-", "cuda-")) for need in needs)
-    )
-    what = f"{number}, made {'with' if cuda else 'without'} CUDA"
-    return Probe(
-        what,
-        "rwkv doctor --torch tells which GPUs it sees" if cuda else None,
-        {"version": number, "cuda": cuda},
-    )
-
-
-def _torch_devices() -> Probe:
-    try:
-        import torch
-    except (ImportError, OSError) as error:
-        return Probe(f"cannot be imported: {error}", "install torch again", {"version": None})
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    facts = {"version": torch.__version__, "cuda": torch.version.cuda, "devices": devices}
-    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
-    return Probe(f"{torch.__version__}, {cuda}, GPUs: {', '.join(devices) or 'none'}", None, facts)
 
 
 def _models() -> Probe:

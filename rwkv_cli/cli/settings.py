@@ -39,6 +39,7 @@ class Settings:
     dtype: str | None = None
     engine: str | None = None
     threads: int | None = None
+    kernels: str | None = None
     system: str | None = None
     think: str | None = None
     max_tokens: int | None = None
@@ -55,7 +56,9 @@ class Settings:
 
     def placement(self) -> Strategy:
         """Say where the model runs."""
-        return choose_strategy(self.strategy, self.device, self.dtype, self.engine, self.threads)
+        return choose_strategy(
+            self.strategy, self.device, self.dtype, self.engine, self.threads, self.kernels
+        )
 
     def sampling(
         self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
 from rwkv_cli.engine.protocol import Engine
 from rwkv_cli.engine.strategy import Strategy
-from rwkv_cli.errors import LimitError, RefusedError, UsageError
+from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
+from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
 from rwkv_cli.text.registry import load_tokenizer
@@ -43,7 +45,8 @@ def load_model(
         RefusedError: It is damaged, or not a model that runs here.
         MismatchError: It was packed by another version of this program.
         LimitError: The device has too little memory.
-        UnavailableError: The strategy needs the C++ library, and there is none.
+        UnavailableError: The strategy needs the C++ library, torch or CUDA kernels, and there are
+            none.
         UsageError: The strategy cannot be had here.
     """
     file = open_model(path)
@@ -55,12 +58,7 @@ def load_model(
         )
     words = load_tokenizer(chosen, near=path.parent)
     weights = file.fingerprint()
-    engine: Engine
-    why_torch = _why_torch(file, strategy)
-    if why_torch is None:
-        engine, notice = _native(file, strategy, progress)
-    else:
-        engine, notice = _torch(file, strategy, progress), why_torch or None
+    engine, notice = _engine(file, strategy, progress)
     arch = describe(file.arch, file.dims)
     identity = Identity(arch, weights, words.digest, engine.numerics)
     name = "demo" if path == DEMO else path.stem
@@ -77,6 +75,18 @@ def load_model(
         silent,
         notice,
     )
+
+
+def _engine(
+    file: ModelFile, strategy: Strategy, progress: Progress | None
+) -> tuple[Engine, str | None]:
+    """Choose and make the engine, and say what its user should know."""
+    if strategy.device.startswith("cuda") and "torch" not in (strategy.engine, strategy.kernels):
+        return _cuda(file, strategy, progress)
+    why_torch = _why_torch(file, strategy)
+    if why_torch is None:
+        return _native(file, strategy, progress)
+    return _torch(file, strategy, progress), why_torch or None
 
 
 def usual_threads(path: Path) -> int:
@@ -101,7 +111,7 @@ def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:
     if strategy.device != "cpu" or strategy.engine == "torch":
         if file.packed:
             raise UsageError(
-                f"{file.checkpoint.path}: is packed for the native engine of a CPU",
+                f"{file.checkpoint.path}: is packed for the native engine and the CUDA kernels",
                 hint="name the file that it was made from",
             )
         return ""
@@ -154,29 +164,37 @@ def _stored(file: ModelFile) -> str:
     return {"BF16": "bf16", "F16": "fp16"}.get(stored, "fp32")
 
 
-def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> Engine:
-    import torch
+def _cuda(
+    file: ModelFile, strategy: Strategy, progress: Progress | None
+) -> tuple[Engine, str | None]:
+    """Make the engine of a card: with kernels of our own, or with torch alone and a word on why.
 
-    from rwkv_cli.engine.torch_engine import TorchEngine
-    from rwkv_cli.engine.torch_weights import is_available, load_stack, out_of_memory
+    Raises:
+        UnavailableError: They are needed, and cannot be had; or they have broken the card.
+        UsageError: There is no such card.
+    """
+    require_device(strategy.device)
+    from rwkv_cli.engine.cuda.load import cuda_engine
 
-    path, dtype, threads = file.checkpoint.path, strategy.dtype, strategy.threads
-    if not is_available(strategy.device):
-        raise UsageError(
-            f"there is no {strategy.device} here that torch can use", hint="--device cpu"
+    threads = strategy.threads or usual_threads(file.checkpoint.path)
+    smaller = {"int8": "int4", "int4": None}.get(strategy.dtype or "", "int8")
+    with enough_memory(file, strategy.device, None if file.packed else smaller):
+        made = cuda_engine(file, replace(strategy, threads=threads), progress)
+    if made.engine:
+        partly = made.why and f"Some CUDA kernels are not used: {made.why}"
+        return made.engine, partly or made.notice
+    needed = strategy.kernels == "cuda" or strategy.dtype in ("int8", "int4") or file.packed
+    if needed:
+        raise UnavailableError(
+            f"the CUDA kernels cannot be used: {made.why}", hint="rwkv doctor --torch"
         )
-    if strategy.device == "cpu" and usual_threads(path) == 1:
+    engine = _torch(file, strategy, progress)
+    return engine, f"CUDA kernels unavailable, running on torch: {made.why} (rwkv doctor --torch)"
+
+
+def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> Engine:
+    if strategy.device == "cpu" and usual_threads(file.checkpoint.path) == 1:
         # Widening the weights of a small model would take a fifth of the time of a token.
-        dtype, threads = dtype or "fp32", threads or 1
-    if threads:
-        torch.set_num_threads(threads)
-    try:
-        stack = load_stack(file.checkpoint, file.arch, file.dims, dtype, strategy.device, progress)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not out_of_memory(error):
-            raise
-        raise LimitError(
-            f"{path}: not enough memory on {strategy.device} to load it",
-            hint="a smaller precision needs less: --dtype bf16",
-        ) from error
-    return TorchEngine(stack, file.arch, file.dims, strategy.device)
+        dtype, threads = strategy.dtype or "fp32", strategy.threads or 1
+        strategy = replace(strategy, dtype=dtype, threads=threads)
+    return torch_engine(file, strategy, progress)

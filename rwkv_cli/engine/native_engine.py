@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.arch.spec import Arch, Dims, state_shapes
+from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.library import NativeError
@@ -100,6 +101,9 @@ class NativeEngine:
         for token, state in zip(tokens, states, strict=True):
             state.tokens.extend([token])
         return logits
+
+    def draws(self, plan: DrawPlan) -> None:
+        """Leave drawing to the host."""
 
     def _feed(
         self, tokens: Sequence[int], lengths: Sequence[int], states: Sequence[State]

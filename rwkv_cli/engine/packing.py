@@ -78,16 +78,32 @@ def packed_or_cached(
         LimitError: There is not enough memory.
         UsageError: The file is packed in another precision.
     """
+    ready = cached_file(file, dtype, pool, progress, tell)
+    return ready, load_tensors(ready, dtype, pool, progress if ready is file else None)
+
+
+def cached_file(
+    file: ModelFile,
+    dtype: str | None,
+    pool: Pool,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> ModelFile:
+    """Pack a model that is wanted quantized, once, and give the packed file in the cache; for any
+    other, and where nothing can be kept, it is the file itself. Arguments as of `packed_or_cached`.
+
+    Raises:
+        LimitError: There is not enough memory.
+    """
     if file.packed or dtype not in QUANTIZED:
-        return file, load_tensors(file, dtype, pool, progress)
+        return file
     try:
-        ready = _cached(file, dtype, pool, progress)
+        return _cached(file, dtype, pool, progress)
     except (StorageError, OSError) as error:
         if tell:
             why = error.message if isinstance(error, StorageError) else reason(error)
             tell(f"The packed weights are not kept for the next time: {why}")
-        return file, load_tensors(file, dtype, pool, progress)
-    return ready, load_tensors(ready, dtype, pool)
+        return file
 
 
 def _cached(file: ModelFile, dtype: str, pool: Pool, progress: Progress | None) -> ModelFile:

@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from rwkv_cli.engine.state import State
+from rwkv_cli.sampling import Sampling
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from rwkv_cli.engine.state import Float32s
+
+
+@dataclass(frozen=True, slots=True)
+class DrawPlan:
+    """How an engine is to draw the tokens of a generation.
+
+    Attributes:
+        sampling: The settings.
+        seed: Of the random numbers, as of `sampling.uniform`.
+        stream: The same.
+        penalty_ids: (n,) tokens generated so far.
+        penalty_counts: (n,) float32 how often each was, faded.
+        never: (n,) tokens that are never drawn.
+        uncounted: Gives the (n,) tokens whose repetition is not counted.
+    """
+
+    sampling: Sampling
+    seed: int
+    stream: int
+    penalty_ids: NDArray[np.uint32]
+    penalty_counts: NDArray[np.float32]
+    never: NDArray[np.intp]
+    uncounted: Callable[[], NDArray[np.intp]]
+
+
+class Draws(Protocol):
+    """Draws the tokens of one generation where their logits are."""
+
+    def follow(self, state: State, token: int) -> int | None:
+        """Feed a token to a state and give the next, drawn from it; -1 when none can be drawn, None
+        when this engine draws no more: then nothing was fed.
+        """
 
 
 class Engine(Protocol):
@@ -35,3 +73,6 @@ class Engine(Protocol):
         """Feed one token to each of B states, in one pass over the weights: (B, V)
         float32 logits.
         """
+
+    def draws(self, plan: DrawPlan) -> Draws | None:
+        """Begin to draw the tokens of a generation; None where that is left to the host."""

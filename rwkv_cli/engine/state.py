@@ -94,6 +94,13 @@ class DeviceArrays(Protocol):
         """Copy every array where it is."""
 
 
+class DeviceLogits(Protocol):
+    """The scores of the next token where an engine keeps them; never written again."""
+
+    def to_host(self) -> Float32s:
+        """Copy them to the host, (V,)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attachments:
     """What travels with a state so that a generation or a chat can go on from it.
@@ -119,18 +126,17 @@ class State:
 
     Attributes:
         tokens: Every token fed so far.
-        logits: (V,) float32 scores of the next token; None before the first token.
         identity: The model it belongs to; None until a model gives it one.
         attachments: What else a file of it carries.
     """
 
-    __slots__ = ("_host", "attachments", "device", "identity", "logits", "tokens")
+    __slots__ = ("_host", "_logits", "attachments", "device", "identity", "tokens")
 
     def __init__(self, arrays: Mapping[str, Float32s]) -> None:
         self._host: dict[str, Float32s] | None = dict(arrays)
         self.device: DeviceArrays | None = None
         self.tokens = TokenLog()
-        self.logits: Float32s | None = None
+        self._logits: Float32s | DeviceLogits | None = None
         self.identity: Identity | None = None
         self.attachments = Attachments()
 
@@ -145,6 +151,17 @@ class State:
             assert self.device is not None
             self._host, self.device = self.device.to_host(), None
         return self._host
+
+    @property
+    def logits(self) -> Float32s | None:
+        """(V,) float32 scores of the next token, on the host; None before the first token."""
+        if self._logits is not None and not isinstance(self._logits, np.ndarray):
+            self._logits = self._logits.to_host()
+        return self._logits
+
+    @logits.setter
+    def logits(self, scores: Float32s | DeviceLogits | None) -> None:
+        self._logits = scores
 
     def move_to(self, device: DeviceArrays) -> None:
         """Hand the arrays over to an engine's device; the host copy is dropped."""
@@ -170,13 +187,14 @@ class State:
             twin._host = {name: a.copy() for name, a in self._host.items()}
         twin.identity, twin.attachments = self.identity, self.attachments
         twin.tokens = self.tokens.copy()
-        twin.logits = None if self.logits is None else self.logits.copy()
+        kept = self._logits
+        twin._logits = kept.copy() if isinstance(kept, np.ndarray) else kept
         return twin
 
     def become(self, other: State) -> None:
         """Take the place of another state, which is given up."""
         self._host, self.device = other._host, other.device
-        self.tokens, self.logits = other.tokens, other.logits
+        self.tokens, self._logits = other.tokens, other._logits
         self.identity, self.attachments = other.identity, other.attachments
 
     def save(self, path: str | Path) -> None:

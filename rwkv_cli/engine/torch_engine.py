@@ -13,6 +13,7 @@ import torch
 
 from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.arch.stack import Stack
+from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class TorchEngine:
         logits = self.stack.logits(hidden[:, 0])
         self._close(tensors, states)
         return self._finish(logits, [[t] for t in tokens], states)
+
+    def draws(self, plan: DrawPlan) -> None:
+        """Leave drawing to the host."""
 
     def _open(self, states: Sequence[State]) -> Tensors:
         """Bring states to the device side by side; a single one on the host is used where it is."""

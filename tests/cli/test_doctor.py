@@ -15,8 +15,8 @@ from cli.conftest import Cli
 from rwkv_cli.native import build, library
 
 PROBES = [
-    "program", "engine", "library", "instructions", "threads", "compiler", "torch", "models",
-    "data", "cache", "config",
+    "program", "engine", "library", "instructions", "threads", "compiler", "torch", "cuda", "nvrtc",
+    "kernels", "models", "data", "cache", "config",
 ]  # fmt: skip
 needs_library = pytest.mark.skipif(not library.is_available(), reason="there is no library")
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli.conftest import Cli
 
+from rwkv_cli.cli.settings import collect
+
 GO = ("--seed", "7", "-t", "1")
 
 
@@ -52,6 +54,9 @@ def models(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--dtype", "x"], "dtype"),
         (["--device", "x"], "device"),
         (["--strategy", "x"], "strategy"),
+        (["--kernels", "x"], "kernels"),
+        (["--kernels", "cuda", "--device", "cpu"], "--device cuda"),
+        (["--kernels", "cuda", "--device", "cuda", "--engine", "torch"], "--kernels auto"),
         (["--template", "x"], "chat format"),
         (["--tokenizer", "x"], "tokenizer"),
         (["--stop", ""], "stop"),
@@ -251,3 +256,15 @@ def test_the_room_of_states_can_be_set(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert b"room for 123.0 MB" in cli("state", "gc").out
     monkeypatch.setenv("RWKV_STATE_ROOM", "much")
     assert cli("state", "gc").code == 2
+
+
+def test_the_kernels_of_a_card_are_set_like_everything_else(
+    cli: Cli, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {"device": "cuda:1"}
+    assert collect(card).placement().kernels is None
+    Path(env["RWKV_CONFIG"]).write_text('kernels = "torch"')
+    assert collect(card).placement().kernels == "torch"
+    monkeypatch.setenv("RWKV_KERNELS", "cuda")
+    assert collect(card).placement().kernels == "cuda"
+    assert collect({**card, "kernels": "auto"}).placement().kernels is None

@@ -15,13 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle.float64 import Float64Model
-from oracle.models import TINY, distance, load, random_tokens, save_pth, tiny_model
-from oracle.weights import SHAPES, VERSIONS, Shape, Tensors, random_model
+from oracle.models import TINY, as_computed, distance, load, random_tokens, save_pth, tiny_model
+from oracle.weights import SHAPES, VERSIONS, Shape, random_model
 
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.modelfile import open_model
-from rwkv_cli.engine.native_weights import prepared
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.errors import UsageError
 from rwkv_cli.native.library import NativeError, is_available
@@ -32,7 +31,6 @@ if not is_available():
 
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.model import Config, NativeModel, choose_instruction_set, instruction_sets
-from rwkv_cli.native.pack import unpack
 
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 # decisions for quantized weights allow 1e-2; their inputs of 16 bits leave about 1e-4.
@@ -48,20 +46,6 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     choose_instruction_set(None)
 
 
-def _as_computed(path: Path, dtype: str) -> Tensors:
-    """Give the weights that the engine multiplies with, as float64 under their own names."""
-    file, found = open_model(path), {}
-    for one in prepared(file, dtype, Pool(1)):
-        place = one.place
-        if place.role in ("vector", "state"):
-            values = np.frombuffer(one.data, np.float32)
-        else:
-            values = unpack(one.data, one.dtype, place.layout, (place.rows, place.cols))
-            values = values.T if place.transposed else values
-        found[place.name] = values.astype(np.float64).reshape(place.shape)
-    return found
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_logits_equal_float64_on_the_same_weights(
@@ -70,7 +54,7 @@ def test_logits_equal_float64_on_the_same_weights(
     shape = SHAPES["odd"]
     path = save_pth(random_model(version, shape, seed=3), tmp_path / "model.pth")
     tokens = random_tokens(shape.vocab, TOKENS)
-    expected = Float64Model(version, _as_computed(path, dtype)).run(tokens)
+    expected = Float64Model(version, as_computed(path, dtype)).run(tokens)
     first: list[np.ndarray] = []
     for threads in (1, 2, 3):
         model = load(path, dtype, engine="native", threads=threads)
@@ -154,7 +138,7 @@ def test_skipping_zero_inputs_changes_nothing(dtype: str, shift: float, tmp_path
         tensors[f"blocks.{layer}.ffn.key.weight"] += shift / shape.width  # moves every key
     path = save_pth(tensors, tmp_path / "model.pth")
     tokens = random_tokens(256, 20)
-    oracle = Float64Model("v7", _as_computed(path, dtype))
+    oracle = Float64Model("v7", as_computed(path, dtype))
     expected = oracle.run(tokens)
     share = np.mean([np.mean(memory["hidden"] == 0) for memory in oracle.memory])
     assert share > 0.8 if shift < 0 else share < 0.3

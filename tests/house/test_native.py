@@ -50,14 +50,16 @@ def test_header_and_python_know_the_same_interface() -> None:
 @pytest.mark.skipif(not INSTALLED.is_dir(), reason="the checkout is tested in place")
 def test_the_package_brings_the_sources_it_can_be_built_from() -> None:
     kept = [NATIVE / "sources.txt", NATIVE / "exports.map"]
-    kept += [path for folder in ("src", "include") for path in (NATIVE / folder).iterdir()]
+    kept += [path for folder in ("src", "include", "cuda") for path in (NATIVE / folder).iterdir()]
     for path in kept:
         copy = INSTALLED / path.relative_to(NATIVE)
         assert copy.read_bytes() == path.read_bytes(), f"{path} has changed: make install"
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for d in ("src", "include", "test") for p in (NATIVE / d).iterdir()), ids=str
+    "path",
+    sorted(p for p in NATIVE.rglob("*") if p.suffix in (".c", ".cpp", ".h", ".inl", ".cu", ".cuh")),
+    ids=str,
 )
 def test_cpp_files_are_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

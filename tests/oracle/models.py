@@ -11,8 +11,12 @@ import torch
 from oracle.weights import Shape, Tensors, random_model
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.modelfile import open_model
+from rwkv_cli.engine.native_weights import prepared
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.native.library import is_available
+from rwkv_cli.native.pack import unpack
+from rwkv_cli.native.pool import Pool
 
 needs_native = pytest.mark.skipif(not is_available(), reason="there is no native library")
 
@@ -66,3 +70,17 @@ def random_tokens(model_or_vocab: Model | int, count: int, seed: int = 1) -> lis
     """Draw tokens, never 0."""
     vocab = model_or_vocab if isinstance(model_or_vocab, int) else model_or_vocab.dims.vocab
     return np.random.default_rng(seed).integers(1, vocab, count).tolist()
+
+
+def as_computed(path: Path, dtype: str) -> Tensors:
+    """Give the weights that the engine multiplies with, as float64 under their own names."""
+    file, found = open_model(path), {}
+    for one in prepared(file, dtype, Pool(1)):
+        place = one.place
+        if place.role in ("vector", "state"):
+            values = np.frombuffer(one.data, np.float32)
+        else:
+            values = unpack(one.data, one.dtype, place.layout, (place.rows, place.cols))
+            values = values.T if place.transposed else values
+        found[place.name] = values.astype(np.float64).reshape(place.shape)
+    return found

@@ -10,6 +10,7 @@ import numpy as np
 from rwkv_cli.arch.spec import Dims, get_arch
 from rwkv_cli.engine.identity import Identity
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
 
 # Tokens that cut stop strings and characters at every place; id 0 is the end, 1 has no bytes.
@@ -66,6 +67,9 @@ class ScriptedEngine:
 
     def decode(self, tokens: Sequence[int], states: Sequence[State]) -> np.ndarray:
         return np.stack([self.prefill([t], s) for t, s in zip(tokens, states, strict=True)])
+
+    def draws(self, plan: DrawPlan) -> None:
+        return None
 
 
 def scripted(script: Sequence[int], prompt: Sequence[int]) -> Model:

@@ -1,0 +1,271 @@
+"""One token of up to eight sequences, all by kernels of our own: what versions build their layers
+from.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rwkv_cli.engine.cuda.device import Device
+from rwkv_cli.engine.cuda.program import Program, constant, shared_bytes
+from rwkv_cli.engine.cuda.slots import Layout
+from rwkv_cli.engine.cuda.weights import Matrix, Weights
+
+BATCHES = (1, 2, 4, 8)  # sequences that the kernels are compiled for
+HEAD_SIZES = (32, 64, 128)
+
+# Activation of native/cuda/device.cuh.
+NONE, TANH, SIGMOID, SQUARED_RELU, SILU = range(5)
+
+_BLOCK_ROWS, _BLOCK_COLS, _PANEL = 16, 64, 128  # native/src/formats.h
+_BLOCKS = 2  # of a processor, which weights are spread over
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A matrix in a launch that multiplies several.
+
+    Attributes:
+        matrix: The matrix.
+        out: (M, rows) where its products go.
+        mix: (cols,) how far its inputs lie towards those of the token before.
+        inputs: (M, cols) inputs of its own, in place of the launch's.
+        activation: Of the products.
+        add: Whether they are added to what is there.
+    """
+
+    matrix: Matrix
+    out: torch.Tensor
+    mix: torch.Tensor | None = None
+    inputs: torch.Tensor | None = None
+    activation: int = NONE
+    add: bool = False
+
+
+class Decode:
+    """Builds the program of a token.
+
+    Args:
+        device: Who runs it.
+        weights: The model.
+        layout: Of its states.
+        sequences: M, one of `BATCHES`.
+
+    Attributes:
+        program: What has been built.
+        tokens: 1, of each sequence.
+        x: (M, C) the residual stream.
+        logits: (M, V).
+        feed: Bytes that a step begins with: addresses of the states before and after, and tokens.
+    """
+
+    def __init__(self, device: Device, weights: Weights, layout: Layout, sequences: int) -> None:
+        self.device, self.weights, self.layout, self.sequences = device, weights, layout, sequences
+        self.program = Program(device)
+        self.dims = weights.dims
+        self.feed = self.program.buffer("feed", (20 * sequences,), torch.uint8)
+        self.tokens = 1
+        self.x = self.buffer("x", self.dims.width)
+        self.logits = self.buffer("logits", self.dims.vocab)
+
+    def buffer(self, name: str, width: int) -> torch.Tensor:
+        """Give memory for `width` numbers of each sequence."""
+        return self.program.buffer(name, (self.sequences, width))
+
+    def states(self, name: str, layer: int) -> ctypes.Structure:
+        """Tell kernels where an array of the states is."""
+        batch = self.sequences
+        return self.program.struct(
+            "States",
+            before=self.feed[: 8 * batch],
+            after=self.feed[8 * batch : 16 * batch],
+            offset=self.layout.at(name, layer),
+        )
+
+    def normed(self, layer: int, norm: str, shift: str | None, *, commit: bool = True) -> Any:
+        """Take the residual stream, normalized, with the token before, as the source of inputs."""
+        prefix = f"blocks.{layer}.{norm}" if layer >= 0 else norm
+        vectors = self.weights.vectors
+        return self.program.struct(
+            "Source",
+            x=self.x,
+            weight=vectors[prefix + ".weight"],
+            bias=vectors[prefix + ".bias"],
+            cols=self.dims.width,
+            commit=int(commit and shift is not None),
+            **({"shift": self.states(shift, layer)} if shift else {}),
+        )
+
+    def plain(self, x: torch.Tensor) -> Any:
+        """Take numbers as they are as the source of inputs."""
+        return self.program.struct("Source", x=x, cols=x.shape[1])
+
+    def embed(self) -> None:
+        """Begin the residual stream with the tokens' embeddings."""
+        weights = self.weights
+        emb = weights.matrices["emb.weight"]
+        self.program.kernel(
+            "embed",
+            "EmbedArguments",
+            (self.sequences, 1, 1),
+            constant("kEndThreads"),
+            shared_bytes(4 * 8, 8),
+            tokens=self.feed[16 * self.sequences :],
+            weights=emb.data,
+            norm_weight=weights.vectors["blocks.0.ln0.weight"],
+            norm_bias=weights.vectors["blocks.0.ln0.bias"],
+            x=self.x,
+            type=emb.type,
+            width=self.dims.width,
+        )
+
+    def multiply(self, source: Any, roles: Sequence[Role]) -> None:
+        """Multiply matrices that read the same inputs, or as many of their own."""
+        batch = self.sequences
+        pieces = sum(-(-role.matrix.rows // self._piece(role.matrix)) for role in roles)
+        quantized = any(role.matrix.packed for role in roles)
+        self.program.kernel(
+            f"dot_{batch}",
+            "DotArguments",
+            (min(pieces, _BLOCKS * self.device.processors), 1, 1),
+            constant("kDotThreads"),
+            self.shared(batch, source.cols, packed=quantized),
+            source=source,
+            roles=[self._role(role) for role in roles],
+            count=len(roles),
+            quantized=int(quantized),
+        )
+
+    @staticmethod
+    def shared(sequences: int, cols: int, *, packed: bool) -> int:
+        """Give the shared memory in bytes of a product's blocks."""
+        padded = sequences * -(-cols // _BLOCK_COLS) * _BLOCK_COLS
+        codes = (padded, padded, padded // 8) if packed else ()
+        partial = 4 * sequences * 8 * _BLOCK_ROWS
+        return shared_bytes(partial, 8 * sequences, 4 * sequences * cols, *codes)
+
+    def _piece(self, matrix: Matrix) -> int:
+        return _BLOCK_ROWS if matrix.packed else 8 * (2 if self.sequences < 4 else 4)
+
+    def _role(self, role: Role) -> ctypes.Structure:
+        return self.program.struct(
+            "Role",
+            weights=role.matrix.data,
+            mix=role.mix,
+            **{"in": role.inputs},
+            out=role.out,
+            type=role.matrix.type,
+            rows=role.matrix.rows,
+            stride=role.out.shape[1],
+            activation=role.activation,
+            add=int(role.add),
+        )
+
+    def value(self, matrix: Matrix, hidden: torch.Tensor, gate: torch.Tensor | None = None) -> None:
+        """Add the product of the value matrix to the residual stream, times a gate."""
+        panels = -(-matrix.rows // _PANEL)
+        wanted = -(-_BLOCKS * self.device.processors // panels)
+        chunk = -(-max(64, -(-matrix.cols // wanted)) // 16) * 16
+        splits = -(-matrix.cols // chunk)
+        program, batch = self.program, self.sequences
+        program.kernel(
+            f"value_{batch}",
+            "ValueArguments",
+            (panels, splits, 1),
+            constant("kValueThreads"),
+            shared_bytes(4 * batch * chunk, 4 * 8 * batch * _PANEL, 4),
+            hidden=hidden,
+            weights=matrix.data,
+            partial=program.buffer("partial", (splits, batch, panels * _PANEL)),
+            finished=program.buffer("finished", (panels,), torch.int32),
+            gate=gate,
+            x=self.x,
+            type=matrix.type,
+            inputs=matrix.cols,
+            outputs=matrix.rows,
+            chunk=chunk,
+        )
+
+    def low_rank(self, matrix: Matrix | None, low: torch.Tensor | None) -> ctypes.Structure:
+        """Tell kernels of the second factor of a low-rank product and its inputs (M, ...)."""
+        if matrix is None or low is None:
+            return self.program.struct("LowRank")
+        return self.program.struct(
+            "LowRank",
+            weights=matrix.data,
+            low=low,
+            type=matrix.type,
+            rank=matrix.cols,
+            stride=low.shape[1],
+        )
+
+    def heads(self, name: str, kind: str, scratch: int, vectors: int, **fields: Any) -> None:
+        """Run a block for each head of each sequence.
+
+        Args:
+            name: The kernel without its head size.
+            kind: Its arguments.
+            scratch: Floats of scratch for each channel and warp.
+            vectors: Vectors of a head in shared memory, of one head each.
+            fields: Its arguments, but for the width.
+        """
+        heads, size = self.dims.letters["H"], self.dims.letters["N"]
+        parts = [4 * scratch * (4 * size // 32) * size] + [4 * size] * vectors
+        self.program.kernel(
+            f"{name}_{size}",
+            kind,
+            (heads, self.sequences, 1),
+            4 * size,
+            shared_bytes(*parts),
+            width=heads * size,
+            **fields,
+        )
+
+    def mix6(
+        self,
+        layer: int,
+        up: Matrix,
+        low: torch.Tensor,
+        mixed: torch.Tensor,
+        maa: list[torch.Tensor],
+    ) -> None:
+        """Mix RWKV-6's inputs (5, M, C); `low` has (M, 5 * rank) inputs of the five factors."""
+        source = self.normed(layer, "ln1", "att_shift", commit=False)
+        factor = self.low_rank(up, low)
+        factor.rank = up.cols // len(maa)
+        channels = constant("kMixChannels")
+        self.program.kernel(
+            "mix6",
+            "Mix6Arguments",
+            (-(-self.dims.width // channels), len(maa), self.sequences),
+            constant("kEndThreads"),
+            shared_bytes(4 * 8 * channels, 4 * channels, 8),
+            source=source,
+            maa=maa,
+            up=factor,
+            out=mixed,
+            sequences=self.sequences,
+        )
+
+    def gated_channel_mix(self, layer: int, mixes: Mapping[str, torch.Tensor]) -> None:
+        """Channel-mixing of RWKV-4 to 6 (arXiv:2404.05892, eq. 14 to 18 of RWKV-4's paper)."""
+        matrices = self.weights.matrices
+        block = f"blocks.{layer}.ffn."
+        value = matrices[block + "value.weight"]
+        hidden, gate = self.buffer("hidden", value.cols), self.buffer("gate_x", value.rows)
+        roles = [
+            Role(matrices[block + "key.weight"], hidden, mixes["k"], activation=SQUARED_RELU),
+            Role(matrices[block + "receptance.weight"], gate, mixes["r"], activation=SIGMOID),
+        ]
+        self.multiply(self.normed(layer, "ln2", "ffn_shift"), roles)
+        self.value(value, hidden, gate)
+
+    def head(self) -> None:
+        """Score the next token."""
+        role = Role(self.weights.matrices["head.weight"], self.logits)
+        self.multiply(self.normed(-1, "ln_out", None), [role])

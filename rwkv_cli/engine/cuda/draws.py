@@ -1,0 +1,193 @@
+"""Drawing tokens where the logits are: the card feeds itself what it has drawn, and the host reads
+along one step behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from rwkv_cli.engine.cuda.decode import Decode
+from rwkv_cli.engine.cuda.device import Run
+from rwkv_cli.engine.cuda.program import constant
+from rwkv_cli.engine.cuda.slots import Slot
+from rwkv_cli.engine.protocol import DrawPlan
+from rwkv_cli.engine.state import State
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from rwkv_cli.engine.cuda.engine import CudaEngine
+    from rwkv_cli.engine.state import Float32s
+
+
+class CardLogits:
+    """The scores of the next token while they lie on the card: the `DeviceLogits` of this engine.
+
+    Args:
+        data: (V,) float32; never written again.
+    """
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self._data = data
+
+    def to_host(self) -> Float32s:
+        """Copy them to the host."""
+        found: Float32s = self._data.cpu().numpy().copy()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A token that has been fed, or will have been.
+
+    Attributes:
+        after: The state after it.
+        logits: What that expects next.
+        drawn: Waits for the token that was drawn from them.
+    """
+
+    after: torch.Tensor
+    logits: torch.Tensor
+    drawn: Callable[[], torch.Tensor]
+
+
+class Drawer:
+    """A program of one token that ends with a draw; it serves one generation at a time.
+
+    Args:
+        engine: Whose program it is.
+    """
+
+    def __init__(self, engine: CudaEngine) -> None:
+        self.engine = engine
+        self.decode: Decode = engine.built_decode(1)
+        program, vocab = self.decode.program, engine.dims.vocab
+        words = -(-vocab // 32)
+        size = ctypes.sizeof(program.struct("DrawSettings"))
+        self._settings = program.buffer("settings", (size,), torch.uint8)
+        self._position = program.buffer("position", (1,), torch.int64)
+        self._counts = program.buffer("counts", (vocab,))
+        self._banned = program.buffer("banned", (words,), torch.int32)
+        self._uncounted = program.buffer("uncounted", (words,), torch.int32)
+        self._drawn = program.buffer("drawn", (1,), torch.int32)
+        self._seen = program.buffer("seen", (words,), torch.int32)
+        where = program.buffer("where", (2,), torch.int64)
+        where[0], where[1] = self._counts.data_ptr(), self._seen.data_ptr()
+        program.kernel(
+            "sample",
+            "SampleArguments",
+            (1, 1, 1),
+            constant("kSampleThreads"),
+            constant("kSampleShared"),
+            logits=self.decode.logits,
+            settings=self._settings,
+            position=self._position,
+            counts=where[:1],
+            seen=where[1:],
+            banned=self._banned,
+            uncounted=self._uncounted,
+            token=self.decode.feed[16:],
+            drawn=self._drawn,
+            vocab=vocab,
+        )
+        self.owner: Draws | None = None
+        self._knows_tokens = False
+        self._run: Run = engine.captured(self.decode)
+
+    def prepare(self, plan: DrawPlan, position: int) -> None:
+        """Tell the card how to draw from now on.
+
+        Args:
+            plan: How.
+            position: Tokens before the first that it draws.
+        """
+        sampling, upload = plan.sampling, self.engine.device.upload
+        made = self.decode.program.struct(
+            "DrawSettings",
+            temperature=sampling.temperature,
+            min_p=sampling.min_p,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            temperature_first=int(sampling.order == "openai"),
+            presence=sampling.presence,
+            frequency=sampling.frequency,
+            penalty_decay=sampling.penalty_decay,
+            seed=plan.seed & (2**64 - 1),
+            stream=plan.stream & (2**64 - 1),
+        )
+        counts = torch.full((self.engine.dims.vocab,), -1.0)
+        counts[torch.from_numpy(plan.penalty_ids.astype(np.int64))] = torch.from_numpy(
+            plan.penalty_counts
+        )
+        upload(self._settings, torch.frombuffer(bytearray(made), dtype=torch.uint8))
+        upload(self._position, torch.tensor([position]))
+        upload(self._counts, counts)
+        upload(self._seen, _bits(plan.penalty_ids.astype(np.intp), self.engine.dims.vocab))
+        upload(self._banned, _bits(plan.never, self.engine.dims.vocab))
+        if not self._knows_tokens:  # the tokenizer of a model does not change
+            upload(self._uncounted, _bits(plan.uncounted(), self.engine.dims.vocab))
+            self._knows_tokens = True
+
+    def set_token(self, token: int) -> None:
+        """Say which token is fed next."""
+        raw = np.array([token], np.int32).view(np.uint8)
+        self.engine.device.upload(self.decode.feed[16:], torch.from_numpy(raw))
+
+    def step(self, before: torch.Tensor) -> _Step:
+        """Start feeding the token that was drawn last to a state, and drawing the next."""
+        after = torch.empty_like(before)
+        addresses = np.array([before.data_ptr(), after.data_ptr()], np.int64).view(np.uint8)
+        self.engine.device.upload(self.decode.feed[:16], torch.from_numpy(addresses))
+        self._run()
+        logits = self.decode.logits[0].clone()
+        return _Step(after, logits, self.engine.device.download(self._drawn))
+
+
+class Draws:
+    """The tokens of one generation; the `Draws` of `engine/protocol.py`.
+
+    Args:
+        drawer: The program.
+        plan: How tokens are drawn.
+    """
+
+    def __init__(self, drawer: Drawer, plan: DrawPlan) -> None:
+        self._drawer, self._plan = drawer, plan
+        self._ahead: tuple[int, _Step] | None = None  # the token that was fed, and what came of it
+        drawer.owner = self
+
+    @torch.inference_mode()
+    def follow(self, state: State, token: int) -> int | None:
+        """Feed a token to a state and give the next, drawn from it; -1 when none can be drawn, None
+        when another generation has taken the card: then nothing was fed.
+        """
+        drawer = self._drawer
+        if drawer.owner is not self:
+            return None
+        with drawer.engine.device.guard():
+            if self._ahead is None:
+                drawer.prepare(self._plan, state.position + 1)
+                drawer.set_token(token)
+                self._ahead = token, drawer.step(drawer.engine.slot(state).data)
+            fed, step = self._ahead
+            assert fed == token, "a token that was not drawn"
+            following = drawer.step(step.after)  # while the host looks at what came before
+            drawn = int(step.drawn()[0])
+        self._ahead = drawn, following
+        state.move_to(Slot(drawer.engine.layout, step.after))
+        state.tokens.extend([token])
+        state.logits = CardLogits(step.logits)
+        return drawn
+
+
+def _bits(ids: NDArray[np.intp], vocab: int) -> torch.Tensor:
+    """Give a bit for each token, set for some."""
+    marks = np.zeros(-(-vocab // 32) * 32, np.uint8)
+    marks[ids] = 1
+    return torch.from_numpy(np.packbits(marks, bitorder="little").view(np.int32))

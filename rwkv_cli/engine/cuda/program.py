@@ -1,0 +1,111 @@
+"""What the card does for a pass, written down once: launches and products on memory of their own,
+to be run again and again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from rwkv_cli.engine.cuda.device import Device, Launch
+from rwkv_cli.native.cuda.structures import constants, structures
+
+
+class Program:
+    """Steps in order.
+
+    Args:
+        device: Who does them.
+
+    Attributes:
+        names: Of the kernels, in order; "product" where the vendor's library multiplies.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.names: list[str] = []
+        self._steps: list[Callable[[], None]] = []
+        self._kept: list[torch.Tensor] = []  # what addresses in arguments point into
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def buffer(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Give the program's memory of a name, zero at first; it keeps its size and place."""
+        if name not in self._buffers:
+            self._buffers[name] = torch.zeros(*shape, dtype=dtype, device=self.device.place)
+        found = self._buffers[name]
+        assert found.shape == torch.Size(shape), name
+        assert found.dtype == dtype, name
+        return found
+
+    def kernel(
+        self,
+        name: str,
+        kind: str,
+        grid: tuple[int, int, int],
+        threads: int,
+        shared: int,
+        **fields: Any,
+    ) -> None:
+        """Add a kernel.
+
+        Args:
+            name: The kernel.
+            kind: The structure of its arguments.
+            grid: Blocks in x, y and z.
+            threads: Of a block.
+            shared: Bytes of shared memory of a block.
+            fields: The structure's fields: numbers; tensors or None for pointers; structures as
+                `struct` makes them; lists of those for arrays. What is left out is zero.
+        """
+        arguments = self.struct(kind, **fields)
+        launch = Launch(name, grid, threads, shared, arguments)
+        self.names.append(name)
+        self._steps.append(lambda: self.device.launch(launch))
+
+    def product(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+        """Add a product of matrices by the vendor's library, (R, K) by (K, N) to float32."""
+        self.names.append("product")
+        self._steps.append(lambda: self.device.product(a, b, out))
+
+    def struct(self, kind: str, **fields: Any) -> ctypes.Structure:
+        """Make a structure of the kernels."""
+        made = structures()[kind]()
+        for name, value in fields.items():
+            if isinstance(value, list):
+                for index, item in enumerate(value):
+                    getattr(made, name)[index] = self._plain(item)
+            else:
+                setattr(made, name, self._plain(value))
+        return made
+
+    def _plain(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            assert value.is_contiguous()
+            self._kept.append(value)
+            return value.data_ptr()
+        return value
+
+    def address(self, view: torch.Tensor) -> int:
+        """Give where a view begins that need not be in one piece; its memory is kept."""
+        self._kept.append(view)
+        return view.data_ptr()
+
+    def run(self) -> None:
+        """Start every step."""
+        for step in self._steps:
+            step()
+
+
+def shared_bytes(*parts: int) -> int:
+    """Give the bytes that `Carve` of the kernels takes for these parts."""
+    return sum(-(-part // 16) * 16 for part in parts)
+
+
+def constant(name: str) -> int:
+    """Give a whole number that the kernels name."""
+    return constants()[name]

@@ -1,0 +1,1 @@
+"""The CUDA kernels: their sources, compiling them with NVRTC, and launching them by the driver."""

@@ -1,0 +1,126 @@
+"""What tests of the CUDA kernels share: launches on arrays, and poisoned results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oracle import cuda_real
+from oracle.cuda_host import host_kernels
+from oracle.packing import as_float
+from rwkv_cli.native.cuda.structures import structures
+
+Floats = NDArray[np.float32]
+Plane = NDArray[Any]
+Address = Callable[[Plane], int]
+
+
+class Addresses(tuple[Any, ...]):
+    """Arrays, or None, of which a kernel is given an array of addresses."""
+
+
+PLANES = {"fp32": 0, "bf16": 1, "fp16": 2}
+BITS = {"fp32": np.uint32, "bf16": np.uint16, "fp16": np.uint16}
+# Half a unit in the last place of a plane's type, or what float32 may lose on the way.
+ROUNDING = {"fp32": 3e-6, "bf16": 2.0**-8, "fp16": 2.0**-10}
+
+# Sequences, tokens, heads, head size: widths of 192 and 320 are no powers of two.
+SHAPES = [(1, 1, 3, 64), (3, 1, 3, 64), (1, 2, 10, 32), (3, 7, 3, 64), (1, 33, 5, 64)]
+
+
+def launch(
+    kernel: str,
+    structure: str,
+    grid: tuple[int, int, int],
+    threads: int,
+    shared: int = 0,
+    *,
+    order: int | None = None,
+    **fields: Any,
+) -> None:
+    """Runs a kernel on arrays, numbers, None, and lists and dictionaries of these: on the host, its
+    threads in some order, or on the card that `--cuda` asks for.
+    """
+    arguments = structures()[structure]()
+    card = cuda_real.kernels()
+    if card is None:
+        in_place = InPlace()
+        _fill(arguments, fields, in_place.address)
+        host_kernels().launch(kernel, grid, threads, shared, arguments, order)
+        return
+    memory = cuda_real.Memory()
+    _fill(arguments, fields, memory.address)
+    card.launch(kernel, grid, threads, shared, arguments, memory.stream)
+    memory.fetch()
+
+
+class InPlace:
+    """Arrays as they lie on the host, kept as long as this is."""
+
+    def __init__(self) -> None:
+        self.kept: list[Plane] = []
+
+    def address(self, array: Plane) -> int:
+        assert array.ctypes.data % 16 == 0 or not array.flags.c_contiguous
+        self.kept.append(array)
+        return array.ctypes.data
+
+
+def _fill(structure: Any, fields: dict[str, Any], address: Address) -> None:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Addresses):
+            value = np.array([0 if x is None else address(x) for x in value], np.uint64)
+        return address(value) if isinstance(value, np.ndarray) else value
+
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            _fill(getattr(structure, name), value, address)
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                if isinstance(item, dict):
+                    _fill(getattr(structure, name)[i], item, address)
+                else:
+                    getattr(structure, name)[i] = plain(item)
+        else:
+            setattr(structure, name, plain(value))
+
+
+def states(before: Sequence[Floats], after: Sequence[Floats], offset: int = 0) -> dict[str, Any]:
+    """The structure of states."""
+    return {"before": Addresses(before), "after": Addresses(after), "offset": offset}
+
+
+def gaussian(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Floats:
+    return (rng.standard_normal(shape) * scale).astype(np.float32)
+
+
+def poisoned(*shape: int) -> Floats:
+    return np.full(shape, np.nan, np.float32)
+
+
+def poisoned_plane(dtype: str, *shape: int) -> Plane:
+    """A plane of NaNs."""
+    return np.full(shape, np.iinfo(BITS[dtype]).max, BITS[dtype])
+
+
+def numbers(plane: Plane, dtype: str) -> Floats:
+    return as_float(plane, dtype).reshape(plane.shape)
+
+
+def assert_close(actual: Any, expected: Any, dtype: str = "fp32", absolute: float = 1e-5) -> None:
+    """Compares with float64: what the type rounds off, and a little that float32 loses."""
+    off = np.abs(np.asarray(actual, np.float64) - expected)
+    bound = ROUNDING[dtype] * np.abs(expected) + absolute
+    assert not np.isnan(off).any()
+    assert np.all(off <= bound), float((off - bound).max())
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+def wide(*arrays: Floats) -> list[NDArray[np.float64]]:
+    return [array.astype(np.float64) for array in arrays]
