@@ -10,7 +10,7 @@
 
 #if defined(__CUDACC__)
 #define KERNEL(name, Arguments, threads) \
-  extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ Arguments args)
+  extern "C" __global__ void __launch_bounds__(threads, kTogether<Arguments>) name(const __grid_constant__ Arguments args)
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")  // loops that run too seldom to be worth more instructions
@@ -24,6 +24,10 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using i64 = long long;
+
+// Blocks of a kernel, by its arguments, for which a processor must have registers at the same time.
+template <typename Arguments>
+constexpr int kTogether = 1;
 
 constexpr int kWarp = 32;
 constexpr float kNormEps = 1e-5f;   // layer norms
@@ -125,6 +129,8 @@ DEVICE void await_previous() {}
 
 #endif
 
+DEVICE float infinity() { return as_float(0x7f800000u); }
+
 DEVICE int smaller(int a, int b) { return a < b ? a : b; }
 DEVICE int larger(int a, int b) { return a > b ? a : b; }
 DEVICE int pieces(int total, int size) { return (total + size - 1) / size; }
@@ -154,6 +160,10 @@ DEVICE void write(void *data, int type, i64 i, float x) {
   }
 }
 
+// Four numbers at a multiple of 16 bytes.
+DEVICE float4 load4(const float *from) { return *reinterpret_cast<const float4 *>(from); }
+DEVICE void store4(float *to, float4 x) { *reinterpret_cast<float4 *>(to) = x; }
+
 DEVICE float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 DEVICE float activate(int activation, float x) {
   switch (activation) {
@@ -165,11 +175,11 @@ DEVICE float activate(int activation, float x) {
   }
 }
 
-// The values of four codes of 4 bits, each plus 128, as four bytes: kCodebook of native/src/formats.h.
+// The values of four codes of 4 bits as four signed bytes: kCodebook of native/src/formats.h.
 DEVICE u32 four_codes(u32 nibbles) {
   const u32 low = nibbles & 0x7777u;
-  const u32 below = __byte_perm(0x3f2d1801u, 0x766a5d4fu, low);  // -127 -104 -83 -65 -49 -35 -22 -10
-  const u32 above = __byte_perm(0xa6998d81u, 0xf1d9c5b5u, low);  // 1 13 25 38 53 69 89 113
+  const u32 below = __byte_perm(0xbfad9881u, 0xf6eaddcfu, low);  // -127 -104 -83 -65 -49 -35 -22 -10
+  const u32 above = __byte_perm(0x26190d01u, 0x71594535u, low);  // 1 13 25 38 53 69 89 113
   return __byte_perm(below, above, 0x3210u | ((nibbles & 0x8888u) >> 1));
 }
 

@@ -4,7 +4,7 @@
 #include "heads.cuh"
 #include "inputs.cuh"
 
-constexpr int kEndThreads = 256;
+constexpr int kEndThreads = kInputThreads;
 
 struct EmbedArguments {
   const int *tokens;   // [rows]
@@ -24,10 +24,13 @@ KERNEL(embed, EmbedArguments, kEndThreads) {
   const int width = args.width, row = static_cast<int>(blockIdx.x);
   float *x = args.x + static_cast<i64>(row) * width;
   const i64 start = static_cast<i64>(args.tokens[row]) * width;
-  for (int c = static_cast<int>(threadIdx.x); c < width; c += kEndThreads) x[c] = read(args.weights, args.type, start + c);
+  for (int first = 4 * static_cast<int>(threadIdx.x); first < width; first += 4 * kEndThreads) {
+    UNROLL
+    for (int c = first; c < first + 4; c++) x[c] = read(args.weights, args.type, start + c);
+  }
   moments_of<1>(x, width, scratch, moments);  // each thread reads what it wrote
-  for (int c = static_cast<int>(threadIdx.x); c < width; c += kEndThreads)
-    x[c] = (x[c] - moments[0]) * moments[1] * args.norm_weight[c] + args.norm_bias[c];
+  for (int c = 4 * static_cast<int>(threadIdx.x); c < width; c += 4 * kEndThreads)
+    store4(x + c, normed4(load4(x + c), moments, load4(args.norm_weight + c), load4(args.norm_bias + c)));
 }
 
 constexpr int kMixes = 5;
@@ -60,7 +63,7 @@ KERNEL(mix6, Mix6Arguments, kEndThreads) {
   finish_raise<kMixChannels, 1>(sums, scratch, raised);
   const int c = channel + static_cast<int>(threadIdx.x);
   if (static_cast<int>(threadIdx.x) >= kMixChannels || c >= cols) return;
-  const float present = normed(source, moments, 0, c), before = state_before(source.shift, m)[c];
-  args.out[(static_cast<i64>(mix) * args.sequences + m) * cols + c] =
-      present + (before - present) * (args.maa[mix][c] + raised[threadIdx.x]);
+  const float present = normed(source.x[c], moments, source.weight[c], source.bias[c]);
+  const float before = state_before(source.shift, m)[c], share = args.maa[mix][c] + raised[threadIdx.x];
+  args.out[(static_cast<i64>(mix) * args.sequences + m) * cols + c] = fmaf(before - present, share, present);
 }

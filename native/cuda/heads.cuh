@@ -12,42 +12,72 @@ struct LowRank {
   int type, rank, stride, filler;
 };
 
-// Eight weights of an input, for channels next to each other.
-DEVICE void load_eight(const void *weights, int type, i64 at, float (&w)[8]) {
-  const u8 *base = static_cast<const u8 *>(weights);
-  if (type == kF32) {
-    const uint4 a = stream16(base + at * 4), b = stream16(base + at * 4 + 16);
-    const u32 words[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-    UNROLL
-    for (int i = 0; i < 8; i++) w[i] = as_float(words[i]);
-    return;
-  }
-  const uint4 raw = stream16(base + at * 2);
-  const u32 words[4] = {raw.x, raw.y, raw.z, raw.w};
+constexpr int kRaiseAhead = 8;  // inputs whose weights a thread loads together: they are cold
+
+// Eight weights of an input, for channels next to each other, as they were loaded.
+struct Eight {
+  uint4 a, b;
+};
+
+template <int T>
+DEVICE void eight_of(const Eight &raw, float (&w)[8]) {
+  const u32 words[8] = {raw.a.x, raw.a.y, raw.a.z, raw.a.w, raw.b.x, raw.b.y, raw.b.z, raw.b.w};
   UNROLL
-  for (int i = 0; i < 4; i++) {
-    const u16 low = static_cast<u16>(words[i] & 0xffffu), high = static_cast<u16>(words[i] >> 16);
-    w[2 * i] = type == kBF16 ? from_bf16(low) : from_f16(low);
-    w[2 * i + 1] = type == kBF16 ? from_bf16(high) : from_f16(high);
+  for (int i = 0; i < 8; i++) {
+    const u16 half = static_cast<u16>(words[i / 2] >> (i % 2 * 16));
+    w[i] = T == kF32 ? as_float(words[i]) : T == kBF16 ? from_bf16(half) : from_f16(half);
+  }
+}
+
+// `base`: the weights of the first input for this thread's channels.
+template <int T>
+DEVICE void raise_as(const u8 *base, i64 line, const float *low, int first, int step, int rank, float (&sums)[8]) {
+  for (int begin = first; begin < rank; begin += kRaiseAhead * step) {
+    Eight raw[kRaiseAhead] = {};
+    float input[kRaiseAhead] = {};
+    UNROLL
+    for (int i = 0; i < kRaiseAhead; i++) {
+      const int r = begin + i * step;
+      if (r >= rank) continue;
+      raw[i].a = stream16(base + r * line);
+      if (T == kF32) raw[i].b = stream16(base + r * line + 16);
+      input[i] = low[r];
+    }
+    UNROLL
+    for (int i = 0; i < kRaiseAhead; i++) {
+      float w[8];
+      eight_of<T>(raw[i], w);
+      UNROLL
+      for (int c = 0; c < 8; c++) sums[c] = fmaf(w[c], input[i], sums[c]);
+    }
   }
 }
 
 // Sums over the ranks for N channels from `channel` on, some of each thread's share; `finish_raise` adds up
-// the shares.
+// the shares. `start`: the element of the weights at which the first input begins.
 template <int N>
-DEVICE void raise(const LowRank &w, int sequence, i64 first, int width, int channel, float (&sums)[8]) {
+DEVICE void raise(const LowRank &w, int sequence, i64 start, int width, int channel, float (&sums)[8]) {
   constexpr int kSpan = N / 8;  // threads that share an input
-  const int place = static_cast<int>(threadIdx.x) % kSpan, step = static_cast<int>(blockDim.x) / kSpan;
-  const int at = channel + 8 * place;
+  const int thread = static_cast<int>(threadIdx.x), at = channel + 8 * (thread % kSpan);
   if (at >= width) return;
   const float *low = w.low + static_cast<i64>(sequence) * w.stride;
-#pragma unroll 4
-  for (int r = static_cast<int>(threadIdx.x) / kSpan; r < w.rank; r += step) {
-    float eight[8];
-    load_eight(w.weights, w.type, first + static_cast<i64>(r) * width + at, eight);
-    const float input = low[r];
-    UNROLL
-    for (int i = 0; i < 8; i++) sums[i] = fmaf(eight[i], input, sums[i]);
+  const int step = static_cast<int>(blockDim.x) / kSpan, bytes = w.type == kF32 ? 4 : 2;
+  const u8 *base = static_cast<const u8 *>(w.weights) + (start + at) * bytes;
+  const i64 line = static_cast<i64>(width) * bytes;
+  switch (w.type) {
+    case kF32: if constexpr (kCompiled<kF32>) raise_as<kF32>(base, line, low, thread / kSpan, step, w.rank, sums); break;
+    case kBF16: if constexpr (kCompiled<kBF16>) raise_as<kBF16>(base, line, low, thread / kSpan, step, w.rank, sums); break;
+    default: if constexpr (kCompiled<kF16>) raise_as<kF16>(base, line, low, thread / kSpan, step, w.rank, sums);
+  }
+}
+
+// Asks for the weights of a head, which do not depend on the kernel before.
+template <int N>
+DEVICE void fetch_raise(const LowRank &w, int width, int channel) {
+  const int bytes = w.type == kF32 ? 4 : 2;
+  for (int r = static_cast<int>(threadIdx.x); r < w.rank; r += static_cast<int>(blockDim.x)) {
+    const u8 *line = static_cast<const u8 *>(w.weights) + (static_cast<i64>(r) * width + channel) * bytes;
+    for (int at = 0; at < N * bytes; at += 128) prefetch(line + at);
   }
 }
 
@@ -106,7 +136,7 @@ DEVICE float head_normed(float y, bool mine, float weight, float bias, float *sc
   const float mean = sum[0] / N;
   float square[1] = {mine ? (y - mean) * (y - mean) : 0.0f};
   sum_block(square, scratch);
-  return (y - mean) / sqrtf(square[0] / N + kHeadEps) * weight + bias;
+  return fmaf((y - mean) / sqrtf(square[0] / N + kHeadEps), weight, bias);
 }
 
 // --- RWKV-5 and 6 (arXiv:2404.05892, eq. 7 and 16 to 19) ------------------------------------------------
@@ -128,27 +158,35 @@ struct Head6Arguments {
 
 template <int N>
 DEVICE void head6(const Head6Arguments &args) {
-  release_next();
-  await_previous();
   const int head = static_cast<int>(blockIdx.x), m = static_cast<int>(blockIdx.y), t = static_cast<int>(threadIdx.x);
   const int i = t / 4, j = t % 4 * (N / 4), c = head * N;
+  release_next();
+  fetch_raise<N>(args.raise_decay, args.width, c);
+  await_previous();
   const i64 row = static_cast<i64>(m) * args.width + c;
   Carve carve;
   float *scratch = carve.take<float>(4 * N / kWarp * N);
   float *w = carve.take<float>(N), *r = carve.take<float>(N), *k = carve.take<float>(N), *ruk = carve.take<float>(N);
   const i64 place = (static_cast<i64>(head) * N + i) * N + j;
-  Quarter<N> state;
-  state.load(state_before(args.wkv, m) + place);
+  const float *before = state_before(args.wkv, m) + place;
+  prefetch(before);  // a line is two rows' quarters; registers are short meanwhile
+  // Everything that is cold is asked for before anything is waited for.
+  const bool mine = t < N;
+  const float decay = mine ? args.decay[c + t] : 0, bonus_u = mine ? args.u[c + t] : 0;
+  const float receptance = mine ? args.r[row + t] : 0, key = mine ? args.k[row + t] : 0;
+  const float v = args.v[row + i], gate = args.gate ? args.gate[row + i] : 1.0f;
+  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
   float sums[1][8] = {};
   raise<N>(args.raise_decay, m, 0, args.width, c, sums[0]);
   finish_raise<N, 1>(sums, scratch, w);
-  if (t < N) {
-    w[t] = args.raise_decay.rank ? expf(-expf(args.decay[c + t] + w[t])) : args.decay[c + t];
-    r[t] = args.r[row + t], k[t] = args.k[row + t];
-    ruk[t] = r[t] * args.u[c + t] * k[t];
+  Quarter<N> state;
+  state.load(before);
+  if (mine) {
+    w[t] = args.raise_decay.rank ? expf(-expf(decay + w[t])) : decay;
+    r[t] = receptance, k[t] = key;
+    ruk[t] = receptance * bonus_u * key;
   }
   __syncthreads();
-  const float v = args.v[row + i];
   float bonus = 0;
   UNROLL
   for (int n = 0; n < N / 4; n++) bonus += ruk[j + n];
@@ -156,8 +194,8 @@ DEVICE void head6(const Head6Arguments &args) {
   UNROLL
   for (int n = 0; n < N / 4; n++) state.s[n] = fmaf(state.s[n], w[j + n], v * k[j + n]);
   state.save(state_after(args.wkv, m) + place);
-  const float out = head_normed<N>(y, t % 4 == 0, args.norm_weight[c + i], args.norm_bias[c + i], scratch);
-  if (t % 4 == 0) args.y[row + i] = args.gate ? out * args.gate[row + i] : out;
+  const float out = head_normed<N>(y, t % 4 == 0, norm_weight, norm_bias, scratch);
+  if (t % 4 == 0) args.y[row + i] = out * gate;
 }
 
 KERNEL(head6_32, Head6Arguments, 128) { head6<32>(args); }
@@ -190,6 +228,8 @@ DEVICE void head7(const Head7Arguments &args) {
   const int head = static_cast<int>(blockIdx.x), m = static_cast<int>(blockIdx.y), t = static_cast<int>(threadIdx.x);
   const int i = t / 4, j = t % 4 * (N / 4), c = head * N;
   release_next();
+  UNROLL
+  for (int p = 0; p < 4; p++) fetch_raise<N>(args.up[p], args.width, c);
   await_previous();
   const i64 row = static_cast<i64>(m) * args.width + c;
   Carve carve;
@@ -197,35 +237,41 @@ DEVICE void head7(const Head7Arguments &args) {
   float *r = carve.take<float>(N), *k = carve.take<float>(N), *v = carve.take<float>(N), *w = carve.take<float>(N);
   float *removal = carve.take<float>(N), *replace = carve.take<float>(N), *rkk = carve.take<float>(N);
   const i64 place = (static_cast<i64>(head) * N + i) * N + j;
-  Quarter<N> state;
-  state.load(state_before(args.wkv, m) + place);
+  const float *before = state_before(args.wkv, m) + place;
+  prefetch(before);  // a line is two rows' quarters; registers are short meanwhile
+
+  // Everything that is cold is asked for before anything is waited for.
+  const bool mine = t < N, later = args.v0 != nullptr;
+  const float key = mine ? args.k[row + t] : 0, receptance = mine ? args.r[row + t] : 0;
+  const float own = mine ? args.v[row + t] : 0, first = mine && later ? args.first[row + t] : 0;
+  const float w0 = mine ? args.w0[c + t] : 0, a0 = mine ? args.a0[c + t] : 0;
+  const float v0 = mine && later ? args.v0[c + t] : 0, k_k = mine ? args.k_k[c + t] : 0;
+  const float k_a = mine ? args.k_a[c + t] : 0, r_k = mine ? args.r_k[c + t] : 0;
+  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
 
   float sums[4][8] = {};
   UNROLL
   for (int p = 0; p < 4; p++) raise<N>(args.up[p], m, 0, args.width, c, sums[p]);
   finish_raise<N, 4>(sums, scratch, raised);
+  Quarter<N> state;
+  state.load(before);
 
-  float key = 0, removed = 0, rate = 0;
-  if (t < N) {
-    key = args.k[row + t];
-    w[t] = expf(-0.60653065971263342f * sigmoid(args.w0[c + t] + raised[t]));  // exp(-0.5)
-    rate = sigmoid(args.a0[c + t] + raised[N + t]);
-    removed = key * args.k_k[c + t];
-    const float value = args.v[row + t];
-    if (args.v0) {
-      v[t] = value + (args.first[row + t] - value) * sigmoid(args.v0[c + t] + raised[2 * N + t]);
-    } else {
-      v[t] = args.first[row + t] = value;
-    }
+  float rate = 0;
+  const float removed = key * k_k;
+  if (mine) {
+    w[t] = expf(-0.60653065971263342f * sigmoid(w0 + raised[t]));  // exp(-0.5)
+    rate = sigmoid(a0 + raised[N + t]);
+    v[t] = later ? fmaf(first - own, sigmoid(v0 + raised[2 * N + t]), own) : own;
+    if (!later) args.first[row + t] = own;
   }
   float square[1] = {removed * removed};
   sum_block(square, scratch);
-  if (t < N) {
+  if (mine) {
     const float unit = removed / fmaxf(sqrtf(square[0]), 1e-12f);
-    r[t] = args.r[row + t];
-    k[t] = key * (1 + (rate - 1) * args.k_a[c + t]);
+    r[t] = receptance;
+    k[t] = key * fmaf(rate - 1, k_a, 1.0f);
     removal[t] = -unit, replace[t] = unit * rate;
-    rkk[t] = r[t] * k[t] * args.r_k[c + t];
+    rkk[t] = r[t] * k[t] * r_k;
   }
   __syncthreads();
   const float gone = state.times(removal + j), value = v[i];
@@ -237,7 +283,7 @@ DEVICE void head7(const Head7Arguments &args) {
   }
   state.save(state_after(args.wkv, m) + place);
   const float y = state.times(r + j);
-  const float out = head_normed<N>(y, t % 4 == 0, args.norm_weight[c + i], args.norm_bias[c + i], scratch);
+  const float out = head_normed<N>(y, t % 4 == 0, norm_weight, norm_bias, scratch);
   bonus = sum_lanes(bonus, 4);
   if (t % 4 == 0) args.y[row + i] = fmaf(bonus, value, out) * raised[3 * N + i];
 }

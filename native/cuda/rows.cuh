@@ -13,8 +13,6 @@ constexpr int kMixPlanes = 6;
 
 // --- four numbers at once ------------------------------------------------------------------------------
 
-DEVICE float4 load4(const float *from) { return *reinterpret_cast<const float4 *>(from); }
-DEVICE void store4(float *to, float4 x) { *reinterpret_cast<float4 *>(to) = x; }
 DEVICE float4 four(float x, float y, float z, float w) {
   float4 out;
   out.x = x, out.y = y, out.z = z, out.w = w;

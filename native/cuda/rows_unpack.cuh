@@ -25,7 +25,7 @@ DEVICE float4 scaled4(u32 codes, float scale) {
 
 // The low or the high nibbles of four bytes, as values plus 128.
 DEVICE u32 nibbles_of(u32 packed, bool high) {
-  return __byte_perm(four_codes(packed & 0xffffu), four_codes(packed >> 16), high ? 0x7531u : 0x6420u);
+  return __byte_perm(four_codes(packed & 0xffffu), four_codes(packed >> 16), high ? 0x7531u : 0x6420u) ^ 0x80808080u;
 }
 
 // Up to four elements of a plane's line that begin at column c; there are `width` columns.

@@ -72,6 +72,7 @@ DEVICE Raw load_raw(const PanelView &view, i64 input, int column, int width) {
 
 constexpr u32 kMagic = 0x4b000000u;  // 2^23, under which a byte counts by ones
 
+// Byte i of four that are signed but for their highest bit, which is turned.
 DEVICE float byte_value(u32 word, int i) {
   return as_float(__byte_perm(word, kMagic, 0x7440u | static_cast<u32>(i))) - 8388736.0f;
 }
@@ -99,7 +100,7 @@ DEVICE void weights_of(const Raw &raw, int column, float (&w)[8]) {
       UNROLL
       for (int i = 0; i < 2; i++) {
         const u32 nibbles = (words[i] >> shift) & 0x0f0f0f0fu;  // one a byte: bring them together
-        codes[i] = four_codes(((nibbles | nibbles >> 4) & 0xffu) | ((nibbles >> 8 | nibbles >> 12) & 0xff00u));
+        codes[i] = four_codes(((nibbles | nibbles >> 4) & 0xffu) | ((nibbles >> 8 | nibbles >> 12) & 0xff00u)) ^ 0x80808080u;
       }
     }
     UNROLL
@@ -177,9 +178,9 @@ DEVICE void value(const ValueArguments &args) {
   float *hidden = carve.take<float>(M * args.chunk);
   float *scratch = carve.take<float>(kValueThreads / kWarp * M * kPanel);
   int *last = carve.take<int>(1);
-  for (int m = 0; m < M; m++) {
-    for (int i = static_cast<int>(threadIdx.x); i < end - begin; i += kValueThreads)
-      hidden[m * args.chunk + i] = args.hidden[static_cast<i64>(m) * args.inputs + begin + i];
+  for (int m = 0; m < M; m++) {  // chunks and inputs are multiples of 16
+    for (int i = 4 * static_cast<int>(threadIdx.x); i < end - begin; i += 4 * kValueThreads)
+      store4(hidden + m * args.chunk + i, load4(args.hidden + static_cast<i64>(m) * args.inputs + begin + i));
   }
   __syncthreads();
   float sums[M][8] = {};
@@ -193,9 +194,12 @@ DEVICE void value(const ValueArguments &args) {
   const int splits = static_cast<int>(gridDim.y);
   const i64 stride = static_cast<i64>(gridDim.x) * kPanel, pass = M * stride;
   sum_teams<M>(sums, scratch, args.partial + split * pass + panel * kPanel, stride);
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) *last = atomicAdd(args.finished + panel, 1u) == static_cast<u32>(splits - 1);
+  if (threadIdx.x == 0) {
+    __threadfence();  // what this block has written is seen before it is counted,
+    *last = atomicAdd(args.finished + panel, 1u) == static_cast<u32>(splits - 1);
+    __threadfence();  // and what the others have written after they are
+  }
   __syncthreads();
   if (!*last) return;
   if (threadIdx.x == 0) args.finished[panel] = 0;

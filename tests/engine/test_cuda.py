@@ -46,10 +46,11 @@ def test_logits_equal_float64_on_the_same_weights(version: str, dtype: str, tmp_
     for token, wanted in zip(tokens[:5], expected, strict=False):
         row, state = model.decode(token, state)
         assert distance(row, wanted) < DECODE[dtype]
+    model.engine.chunks = (16, 4)  # of packed models as well, which unpack for more alone
     whole, after = model.prefill(tokens)
     assert distance(whole, expected[-1]) < PREFILL[dtype]
     assert list(after.tokens) == tokens
-    assert {"rows_mix", f"dot_{1}", "value_1"} <= set(model.engine.device.launched)
+    assert {"rows_mix", "dot_1", "value_1"} <= set(model.engine.device.launched)
 
 
 @pytest.mark.parametrize("shape", [NARROW, WIDE], ids=["narrow", "wide"])
@@ -63,6 +64,7 @@ def test_odd_sizes_are_no_different(version: str, shape: Shape, tmp_path: Path) 
     expected = Float64Model(version, tensors).run(tokens)[-1]
     for dtype, bound in (("fp32", 1e-5), ("int8", 0.1)):
         model = cuda_model(path, dtype)
+        model.engine.chunks = (16, 4)
         whole, _ = model.prefill(tokens)
         state = model.zero_state()
         for token in tokens:
@@ -149,7 +151,7 @@ def test_more_states_than_the_kernels_take_are_refused_where_nothing_else_can(
 def test_a_batch_that_does_not_fit_a_block_goes_another_way(tmp_path: Path) -> None:
     path = save_pth(random_model("v7", NARROW), tmp_path / "m.pth")
     whole = cuda_model(path, "fp32")
-    small = cuda_model(path, "fp32", shared=3 << 10)
+    small = cuda_model(path, "fp32", shared=20 << 10)
     assert small.engine.batches == (1, 2)
     states = [whole.zero_state() for _ in range(4)]
     expected, _ = whole.decode([1, 2, 3, 4], states)

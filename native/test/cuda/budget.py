@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+TYPES = "-DRWKV_TYPES=28"  # of an int4 model, the most that is compiled together: fp16, int8, int4
 SOURCE = Path(__file__).resolve().parents[2] / "cuda" / "rwkv.cu"
 TABLE = Path(__file__).with_name("budget.txt")
 HEADER = """\
@@ -158,7 +159,15 @@ def compiled(nvcc: str, cuobjdump: str | None, architecture: int) -> Uses:
     """
     with tempfile.TemporaryDirectory() as folder:
         cubin = str(Path(folder) / "rwkv.cubin")
-        flags = ["-std=c++17", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v"]
+        flags = [
+            "-std=c++17",
+            "-fmad=false",
+            TYPES,
+            f"-arch=sm_{architecture}",
+            "-cubin",
+            "-Xptxas",
+            "-v",
+        ]
         flags += ["-Werror", "all-warnings"]
         uses = read_ptxas(_run([nvcc, *flags, "-o", cubin, str(SOURCE)]).splitlines())
         if cuobjdump:

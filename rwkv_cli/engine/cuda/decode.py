@@ -23,7 +23,8 @@ HEAD_SIZES = (32, 64, 128)
 NONE, TANH, SIGMOID, SQUARED_RELU, SILU = range(5)
 
 _BLOCK_ROWS, _BLOCK_COLS, _PANEL = 16, 64, 128  # native/src/formats.h
-_BLOCKS = 2  # of a processor, which weights are spread over
+_BLOCKS = {"dot": 2, "value": 4}  # of a processor, which weights are spread over
+_LARGEST_CHUNK = 1024  # inputs of a block of the value matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +127,33 @@ class Decode:
 
     def multiply(self, source: Any, roles: Sequence[Role]) -> None:
         """Multiply matrices that read the same inputs, or as many of their own."""
-        batch = self.sequences
-        pieces = sum(-(-role.matrix.rows // self._piece(role.matrix)) for role in roles)
+        batch, name = self.sequences, f"dot_{self.sequences}"
+        starts, pieces = [], 0
+        for role in roles:
+            starts.append(pieces)
+            pieces += -(-role.matrix.rows // self._piece(role.matrix))
         quantized = any(role.matrix.packed for role in roles)
+        shared = self.dot_bytes(batch, source.cols, packed=quantized)
         self.program.kernel(
-            f"dot_{batch}",
+            name,
             "DotArguments",
-            (min(pieces, _BLOCKS * self.device.processors), 1, 1),
+            (min(pieces, self._resident(name, constant("kDotThreads"), shared)), 1, 1),
             constant("kDotThreads"),
-            self.shared(batch, source.cols, packed=quantized),
+            shared,
             source=source,
-            roles=[self._role(role) for role in roles],
+            roles=[self._role(role, first) for role, first in zip(roles, starts, strict=True)],
             count=len(roles),
+            pieces=pieces,
             quantized=int(quantized),
         )
 
+    def _resident(self, kernel: str, threads: int, shared: int) -> int:
+        """Count the blocks that the card runs at the same time, a few of a processor at most."""
+        most = _BLOCKS[kernel.partition("_")[0]]
+        return self.device.processors * min(most, self.device.blocks(kernel, threads, shared))
+
     @staticmethod
-    def shared(sequences: int, cols: int, *, packed: bool) -> int:
+    def dot_bytes(sequences: int, cols: int, *, packed: bool) -> int:
         """Give the shared memory in bytes of a product's blocks."""
         padded = sequences * -(-cols // _BLOCK_COLS) * _BLOCK_COLS
         codes = (padded, padded, padded // 8) if packed else ()
@@ -152,7 +163,12 @@ class Decode:
     def _piece(self, matrix: Matrix) -> int:
         return _BLOCK_ROWS if matrix.packed else 8 * (2 if self.sequences < 4 else 4)
 
-    def _role(self, role: Role) -> ctypes.Structure:
+    @staticmethod
+    def value_bytes(sequences: int, chunk: int = _LARGEST_CHUNK) -> int:
+        """Give the shared memory in bytes of the value matrix's blocks."""
+        return shared_bytes(4 * sequences * chunk, 4 * 8 * sequences * _PANEL, 4)
+
+    def _role(self, role: Role, first: int) -> ctypes.Structure:
         return self.program.struct(
             "Role",
             weights=role.matrix.data,
@@ -164,21 +180,22 @@ class Decode:
             stride=role.out.shape[1],
             activation=role.activation,
             add=int(role.add),
+            first=first,
         )
 
     def value(self, matrix: Matrix, hidden: torch.Tensor, gate: torch.Tensor | None = None) -> None:
         """Add the product of the value matrix to the residual stream, times a gate."""
+        program, batch, threads = self.program, self.sequences, constant("kValueThreads")
         panels = -(-matrix.rows // _PANEL)
-        wanted = -(-_BLOCKS * self.device.processors // panels)
-        chunk = -(-max(64, -(-matrix.cols // wanted)) // 16) * 16
+        # The same for every batch: how inputs are split decides how sums are rounded.
+        chunk = _chunk(matrix.cols, -(-_BLOCKS["value"] * self.device.processors // panels))
         splits = -(-matrix.cols // chunk)
-        program, batch = self.program, self.sequences
         program.kernel(
             f"value_{batch}",
             "ValueArguments",
             (panels, splits, 1),
-            constant("kValueThreads"),
-            shared_bytes(4 * batch * chunk, 4 * 8 * batch * _PANEL, 4),
+            threads,
+            self.value_bytes(batch, chunk),
             hidden=hidden,
             weights=matrix.data,
             partial=program.buffer("partial", (splits, batch, panels * _PANEL)),
@@ -269,3 +286,12 @@ class Decode:
         """Score the next token."""
         role = Role(self.weights.matrices["head.weight"], self.logits)
         self.multiply(self.normed(-1, "ln_out", None), [role])
+
+
+def _chunk(inputs: int, splits: int) -> int:
+    """Give the inputs of a block, for about so many blocks: a multiple of 16, of 256 where it is
+    larger, which is what a block looks through at once.
+    """
+    wanted = max(64, -(-inputs // splits))
+    step = 16 if wanted <= 256 else 256
+    return min(_LARGEST_CHUNK, -(-wanted // step) * step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -64,7 +65,10 @@ class Device(Protocol):
         """Begin to copy a small tensor to the host; what is returned waits for it."""
 
     def captured(self, run: Run) -> Run:
-        """Make something quicker to start that does what `run` does; runs it at least once."""
+        """Make something quicker to start that does what `run` does."""
+
+    def blocks(self, kernel: str, threads: int, shared: int) -> int:
+        """Count the blocks of a kernel that a processor runs at the same time."""
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the one that torch's functions mean."""
@@ -87,6 +91,8 @@ class CudaDevice:
         self.kind = f"sm_{kernels.device.sm}x{kernels.device.multiprocessors}"
         self.processors = kernels.device.multiprocessors
         self.shared = kernels.device.shared
+        # One of its own: torch's is of the first card that anything was captured on.
+        self._stream = torch.cuda.Stream(place)  # type: ignore[no-untyped-call]
 
     def launch(self, launch: Launch) -> None:
         """Start a kernel on torch's current stream."""
@@ -128,11 +134,49 @@ class CudaDevice:
         """Make the card the current one."""
         return torch.cuda.device(self.place)
 
+    def blocks(self, kernel: str, threads: int, shared: int) -> int:
+        """Ask the driver."""
+        return self.kernels.blocks(kernel, threads, shared)
+
     def captured(self, run: Run) -> Run:
-        """Capture a CUDA graph."""
-        run()  # what libraries set up at first use must not be part of the graph
-        torch.cuda.synchronize(self.place)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            run()
-        return graph.replay
+        """Run it as it is at first, when libraries set themselves up; from the second time on as a
+        CUDA graph.
+        """
+        return _Repeated(run, self._stream)
+
+
+class _Repeated:
+    """What is run again and again.
+
+    Args:
+        run: Starts it step by step.
+        stream: What it is captured on; of the card that it runs on.
+    """
+
+    def __init__(self, run: Run, stream: torch.cuda.Stream) -> None:
+        self._run, self._stream, self._warm = run, stream, False
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        if self._graph is not None:
+            self._graph.replay()
+        elif self._warm:
+            self._graph = self._captured()
+            self._graph.replay()
+        else:
+            self._run()
+            self._warm = True
+
+    def _captured(self) -> torch.cuda.CUDAGraph:
+        """Capture it. Other threads may allocate meanwhile, but nothing may be collected here: what
+        a collector frees may be a graph.
+        """
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                self._run()
+        finally:
+            if collects:
+                gc.enable()
+        return graph

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 
 from rwkv_cli.engine.cuda.decode import Decode
-from rwkv_cli.engine.cuda.device import Run
+from rwkv_cli.engine.cuda.device import Device, Run
 from rwkv_cli.engine.cuda.program import constant
-from rwkv_cli.engine.cuda.slots import Slot
+from rwkv_cli.engine.cuda.slots import Layout, Slot, on_card
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from rwkv_cli.engine.cuda.engine import CudaEngine
     from rwkv_cli.engine.state import Float32s
 
 
@@ -61,13 +60,15 @@ class Drawer:
     """A program of one token that ends with a draw; it serves one generation at a time.
 
     Args:
-        engine: Whose program it is.
+        device: Who runs it.
+        layout: Of the model's states.
+        decode: A program of a token of one sequence, to be added to.
     """
 
-    def __init__(self, engine: CudaEngine) -> None:
-        self.engine = engine
-        self.decode: Decode = engine.built_decode(1)
-        program, vocab = self.decode.program, engine.dims.vocab
+    def __init__(self, device: Device, layout: Layout, decode: Decode) -> None:
+        self.device, self.layout, self.decode = device, layout, decode
+        program, self.vocab = decode.program, decode.dims.vocab
+        vocab = self.vocab
         words = -(-vocab // 32)
         size = ctypes.sizeof(program.struct("DrawSettings"))
         self._settings = program.buffer("settings", (size,), torch.uint8)
@@ -98,7 +99,7 @@ class Drawer:
         )
         self.owner: Draws | None = None
         self._knows_tokens = False
-        self._run: Run = engine.captured(self.decode)
+        self._run: Run = device.captured(program.run)
 
     def prepare(self, plan: DrawPlan, position: int) -> None:
         """Tell the card how to draw from now on.
@@ -107,7 +108,7 @@ class Drawer:
             plan: How.
             position: Tokens before the first that it draws.
         """
-        sampling, upload = plan.sampling, self.engine.device.upload
+        sampling, upload = plan.sampling, self.device.upload
         made = self.decode.program.struct(
             "DrawSettings",
             temperature=sampling.temperature,
@@ -121,32 +122,32 @@ class Drawer:
             seed=plan.seed & (2**64 - 1),
             stream=plan.stream & (2**64 - 1),
         )
-        counts = torch.full((self.engine.dims.vocab,), -1.0)
+        counts = torch.full((self.vocab,), -1.0)
         counts[torch.from_numpy(plan.penalty_ids.astype(np.int64))] = torch.from_numpy(
             plan.penalty_counts
         )
         upload(self._settings, torch.frombuffer(bytearray(made), dtype=torch.uint8))
         upload(self._position, torch.tensor([position]))
         upload(self._counts, counts)
-        upload(self._seen, _bits(plan.penalty_ids.astype(np.intp), self.engine.dims.vocab))
-        upload(self._banned, _bits(plan.never, self.engine.dims.vocab))
+        upload(self._seen, _bits(plan.penalty_ids.astype(np.intp), self.vocab))
+        upload(self._banned, _bits(plan.never, self.vocab))
         if not self._knows_tokens:  # the tokenizer of a model does not change
-            upload(self._uncounted, _bits(plan.uncounted(), self.engine.dims.vocab))
+            upload(self._uncounted, _bits(plan.uncounted(), self.vocab))
             self._knows_tokens = True
 
     def set_token(self, token: int) -> None:
         """Say which token is fed next."""
         raw = np.array([token], np.int32).view(np.uint8)
-        self.engine.device.upload(self.decode.feed[16:], torch.from_numpy(raw))
+        self.device.upload(self.decode.feed[16:], torch.from_numpy(raw))
 
     def step(self, before: torch.Tensor) -> _Step:
         """Start feeding the token that was drawn last to a state, and drawing the next."""
         after = torch.empty_like(before)
         addresses = np.array([before.data_ptr(), after.data_ptr()], np.int64).view(np.uint8)
-        self.engine.device.upload(self.decode.feed[:16], torch.from_numpy(addresses))
+        self.device.upload(self.decode.feed[:16], torch.from_numpy(addresses))
         self._run()
         logits = self.decode.logits[0].clone()
-        return _Step(after, logits, self.engine.device.download(self._drawn))
+        return _Step(after, logits, self.device.download(self._drawn))
 
 
 class Draws:
@@ -170,17 +171,18 @@ class Draws:
         drawer = self._drawer
         if drawer.owner is not self:
             return None
-        with drawer.engine.device.guard():
+        with drawer.device.guard():
             if self._ahead is None:
                 drawer.prepare(self._plan, state.position + 1)
                 drawer.set_token(token)
-                self._ahead = token, drawer.step(drawer.engine.slot(state).data)
+                before = on_card(state, drawer.layout, drawer.device.place)
+                self._ahead = token, drawer.step(before.data)
             fed, step = self._ahead
             assert fed == token, "a token that was not drawn"
             following = drawer.step(step.after)  # while the host looks at what came before
             drawn = int(step.drawn()[0])
         self._ahead = drawn, following
-        state.move_to(Slot(drawer.engine.layout, step.after))
+        state.move_to(Slot(drawer.layout, step.after))
         state.tokens.extend([token])
         state.logits = CardLogits(step.logits)
         return drawn

@@ -17,7 +17,7 @@ from rwkv_cli.engine.cuda.device import Device, Run
 from rwkv_cli.engine.cuda.draws import Drawer, Draws
 from rwkv_cli.engine.cuda.program import constant
 from rwkv_cli.engine.cuda.rows import Rows
-from rwkv_cli.engine.cuda.slots import Layout, Slot, packed
+from rwkv_cli.engine.cuda.slots import Layout, Slot, on_card
 from rwkv_cli.engine.cuda.weights import Weights
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Tokens of a prefill that are computed at once, largest first; what is left is decoded. Few sizes,
 # since each has a program and memory of its own.
 CHUNKS = (1024, 256, 64, 16, 4)
+_UNPACKED = 64  # tokens that are worth unpacking weights for
 
 _VERSIONS = {
     "v4": "v4", "v5.0": "v5", "v5.1": "v5", "v5.2": "v5", "v6": "v6", "v7": "v7",
@@ -56,13 +57,15 @@ class CudaEngine:
         self.numerics = f"cuda {device.kind} {weights.dtype}"
         self.chunk, self.exact_splits = CHUNKS[0], False
         self.batches = tuple(b for b in BATCHES if decodes and self._fits(b))
-        self.chunks = CHUNKS if reads else ()
+        # A pass unpacks every packed matrix, which costs as much as dozens of decoded tokens.
+        worth = [size for size in CHUNKS if size >= _UNPACKED or not weights.packed]
+        self.chunks = tuple(worth) if reads else ()
         assert self.batches or self.chunks
         self._drawer: Drawer | None = None
         self._decodes: dict[int, tuple[Decode, Run]] = {}
         self._rows: dict[tuple[int, int], tuple[Rows, Run]] = {}
         # What rows of a batch read and write that nobody asked for.
-        self._idle = self.slot(self.zero_state()).data
+        self._idle = self._slot(self.zero_state()).data
         self._spare = torch.empty_like(self._idle)
 
     def zero_state(self) -> State:
@@ -105,7 +108,7 @@ class CudaEngine:
             return None
         if self._drawer is None:
             with torch.inference_mode(), self.device.guard():
-                self._drawer = Drawer(self)
+                self._drawer = Drawer(self.device, self.layout, self.built_decode(1))
         return Draws(self._drawer, plan)
 
     def _pass(self, tokens: Sequence[Sequence[int]], states: Sequence[State]) -> torch.Tensor:
@@ -114,7 +117,7 @@ class CudaEngine:
         """
         with self.device.guard():
             program, run = self._program(len(states), len(tokens[0]))
-            before = [self.slot(state).data for state in states]
+            before = [self._slot(state).data for state in states]
             after = [torch.empty_like(self._idle) for _ in states]
             self._feed(program, before, after, tokens)
             run()
@@ -137,7 +140,7 @@ class CudaEngine:
         """Give the program of a token of so many sequences."""
         if batch not in self._decodes:
             decode = self.built_decode(batch)
-            self._decodes[batch] = decode, self.captured(decode)
+            self._decodes[batch] = decode, self.device.captured(decode.program.run)
         return self._decodes[batch]
 
     def built_decode(self, batch: int) -> Decode:
@@ -158,13 +161,8 @@ class CudaEngine:
             for layer in range(self.dims.layers):
                 self.version.rows_layer(rows, layer)
             rows.head()
-            self._rows[key] = rows, self.captured(rows)
+            self._rows[key] = rows, self.device.captured(rows.program.run)
         return self._rows[key]
-
-    def captured(self, program: Decode | Rows) -> Run:
-        """Make a program quick to start; it runs on idle states meanwhile."""
-        self._feed(program, [], [], [])
-        return self.device.captured(program.program.run)
 
     def _feed(
         self,
@@ -183,15 +181,11 @@ class CudaEngine:
         raw = np.concatenate((addresses.view(np.uint8), ids.reshape(-1).view(np.uint8)))
         self.device.upload(program.feed, torch.from_numpy(raw))
 
-    def slot(self, state: State) -> Slot:
-        """Give a state on the card, bringing it there first."""
-        if not isinstance(state.device, Slot) or state.device.data.device != self.device.place:
-            flat = packed(self.layout, state.arrays)
-            state.move_to(Slot(self.layout, flat.to(self.device.place)))
-        assert isinstance(state.device, Slot)
-        return state.device
+    def _slot(self, state: State) -> Slot:
+        return on_card(state, self.layout, self.device.place)
 
     def _fits(self, batch: int) -> bool:
         """Tell whether the inputs of so many sequences fit into a block's memory."""
         widest = max(self.dims.width, self.dims.letters["A"])
-        return Decode.shared(batch, widest, packed=self.weights.packed) <= self.device.shared
+        dot = Decode.dot_bytes(batch, widest, packed=self.weights.packed)
+        return max(dot, Decode.value_bytes(batch)) <= self.device.shared

@@ -63,14 +63,15 @@ class Program:
                 `struct` makes them; lists of those for arrays. What is left out is zero.
         """
         arguments = self.struct(kind, **fields)
-        launch = Launch(name, grid, threads, shared, arguments)
+        launch, device = Launch(name, grid, threads, shared, arguments), self.device
         self.names.append(name)
-        self._steps.append(lambda: self.device.launch(launch))
+        self._steps.append(lambda: device.launch(launch))
 
     def product(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
         """Add a product of matrices by the vendor's library, (R, K) by (K, N) to float32."""
+        device = self.device
         self.names.append("product")
-        self._steps.append(lambda: self.device.product(a, b, out))
+        self._steps.append(lambda: device.product(a, b, out))
 
     def struct(self, kind: str, **fields: Any) -> ctypes.Structure:
         """Make a structure of the kernels."""

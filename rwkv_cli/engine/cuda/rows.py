@@ -186,7 +186,10 @@ class Rows:
             return matrix.data
         rows, cols, panels = matrix.rows, matrix.cols, matrix.by_input
         shape = (cols, rows) if panels else (rows, cols)
-        scratch = self.program.buffer(f"unpacked_{shape[0]}_{shape[1]}", shape, self.weights.plane)
+        if shape not in self.weights.scratch:
+            empty = torch.empty(shape, dtype=self.weights.plane, device=self.device.place)
+            self.weights.scratch[shape] = empty
+        scratch = self.weights.scratch[shape]
         if panels:
             name, grid = "unpack_panels", (-(-cols // _WARPS), -(-rows // constant("kPanel")), 1)
         else:

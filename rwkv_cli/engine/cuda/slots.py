@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from rwkv_cli.engine.state import State
+
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s
 
@@ -68,3 +70,12 @@ def packed(layout: Layout, arrays: Mapping[str, Float32s]) -> torch.Tensor:
     """Put the arrays of a state one after the other, (layout.size,) float32 on the host."""
     parts = [np.ascontiguousarray(arrays[name], np.float32).reshape(-1) for name in layout.shapes]
     return torch.from_numpy(np.concatenate(parts))
+
+
+def on_card(state: State, layout: Layout, place: torch.device) -> Slot:
+    """Give a state on a card, bringing it there first."""
+    if not isinstance(state.device, Slot) or state.device.data.device != place:
+        flat = packed(layout, state.arrays)
+        state.move_to(Slot(layout, flat.to(place)))
+    assert isinstance(state.device, Slot)
+    return state.device

@@ -70,6 +70,8 @@ class Weights:
         vectors: (n,) float32 by full name.
         matrices: By full name.
         start: Tuned starting state of layers, on the host.
+        scratch: Memory by shape that packed matrices are unpacked to; all programs share it, since
+            one runs after the other.
     """
 
     arch: Arch
@@ -78,6 +80,7 @@ class Weights:
     vectors: dict[str, torch.Tensor] = field(default_factory=dict)
     matrices: dict[str, Matrix] = field(default_factory=dict)
     start: dict[int, torch.Tensor] = field(default_factory=dict)
+    scratch: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
     @property
     def packed(self) -> bool:

@@ -13,7 +13,8 @@ from rwkv_cli.native.cuda.kernels import Kernels
 from rwkv_cli.native.cuda.source import source
 
 OLDEST_CARD = 70  # compute capability; the kernels use instructions that older ones lack
-OPTIONS = ("--std=c++17",)  # of NVRTC
+# Of NVRTC. Sums are contracted where the source says so, the same for every batch.
+OPTIONS = ("--std=c++17", "--fmad=false")
 ALL_TYPES = 31
 # The bits of a model's types (`Type` of native/cuda/device.cuh) by its precision. Of packed models
 # some matrices stay fp16, and int4 keeps the head in int8.
