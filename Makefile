@@ -29,12 +29,14 @@ native-arm:       ## whether the ARM kernels compile (needs: pip install ziglang
 	  -G Ninja -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DRWKV_TESTS=ON
 	cmake --build build/native-arm
 
-# Whatever launches kernels, but for those that only compile them and the longest of the engine's.
-cuda-tests = $(addprefix tests/native/test_cuda_,numbers.py rows.py rows_heads.py sample.py scans.py shim.py \
-  unpack.py) tests/engine/test_cuda.py tests/engine/test_cuda_draws.py
+# Whatever launches kernels; of the engine's tests those with odd sizes, and one that draws.
+cuda-kernels = $(addprefix tests/native/test_cuda_,dot.py ends.py heads.py numbers.py rows.py rows_heads.py \
+  sample.py sample_penalties.py scans.py shim.py unpack.py value.py)
 
 cuda-test:        ## the CUDA kernels on the CPU, under the address and undefined behaviour sanitizers
-	$(PYTHON) native/test/cuda/sanitized.py -q $(cuda-tests) -k 'not self_test and not named_and_switched_off'
+	$(PYTHON) native/test/cuda/sanitized.py -q $(cuda-kernels)
+	$(PYTHON) native/test/cuda/sanitized.py -q tests/engine/test_cuda.py tests/engine/test_cuda_draws.py \
+	  -k 'odd_sizes or stop_string'
 
 cuda-check:       ## what the CUDA kernels use of each architecture, against a table (needs nvcc)
 	$(PYTHON) native/test/cuda/budget.py
