@@ -150,7 +150,8 @@ class Decode:
     def _resident(self, kernel: str, threads: int, shared: int) -> int:
         """Count the blocks that the card runs at the same time, a few of a processor at most."""
         most = _BLOCKS[kernel.partition("_")[0]]
-        return self.device.processors * min(most, self.device.blocks(kernel, threads, shared))
+        fitting = max(1, self.device.blocks(kernel, threads, shared))
+        return self.device.processors * min(most, fitting)
 
     @staticmethod
     def dot_bytes(sequences: int, cols: int, *, packed: bool) -> int:
