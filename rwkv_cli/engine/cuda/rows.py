@@ -1,7 +1,5 @@
-"""Many tokens at once: the vendor's library multiplies, and kernels of our own do everything
-between two products. What versions build their layers from.
-
-A row is a token of one of the sequences: row = sequence * tokens + t.
+"""Many tokens at once: what versions build their layers from. The vendor's library multiplies, and
+kernels of our own do everything between two products.
 """
 
 from __future__ import annotations
@@ -15,11 +13,10 @@ import torch
 
 from rwkv_cli.engine.cuda.decode import NONE
 from rwkv_cli.engine.cuda.device import Device
-from rwkv_cli.engine.cuda.program import Program, constant, shared_bytes
+from rwkv_cli.engine.cuda.planes import WARPS, Planes
+from rwkv_cli.engine.cuda.program import constant, shared_bytes
 from rwkv_cli.engine.cuda.slots import Layout
-from rwkv_cli.engine.cuda.weights import DTYPES, TYPES, Matrix, Weights
-
-_WARPS = 8  # of a block of kRowThreads
+from rwkv_cli.engine.cuda.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +28,21 @@ class Pending:
     gate: torch.Tensor | None = None
 
 
-class Rows:
+class Rows(Planes):
     """Builds the program of some tokens of some sequences.
 
-    Args:
-        device: Who runs it.
-        weights: The model.
-        layout: Of its states.
-        sequences: S.
-        tokens: T, of each sequence.
+    Arguments as of `Planes`.
 
     Attributes:
-        program: What has been built.
         logits: (S, V), after the last tokens.
-        feed: Bytes that a pass begins with: addresses of the states before and after, and tokens.
     """
 
     def __init__(
         self, device: Device, weights: Weights, layout: Layout, sequences: int, tokens: int
     ) -> None:
-        self.device, self.weights, self.layout = device, weights, layout
-        self.sequences, self.tokens, self.rows = sequences, tokens, sequences * tokens
-        self.program = Program(device)
-        self.dims = weights.dims
-        self.feed = self.program.buffer("feed", (16 * sequences + 4 * self.rows,), torch.uint8)
-        self.type = TYPES[next(key for key, value in DTYPES.items() if value == weights.plane)]
-        self._threads: int = constant("kRowThreads")
+        super().__init__(device, weights, layout, sequences, tokens)
         self._x = self.buffer("x", self.dims.width)
         self._pending: Pending | None = None
-
-    def buffer(self, name: str, width: int) -> torch.Tensor:
-        """Give float32 memory for `width` numbers of each row."""
-        return self.program.buffer(name, (self.rows, width))
-
-    def plane(self, name: str, width: int) -> torch.Tensor:
-        """Give memory for the inputs of a product."""
-        return self.program.buffer(f"plane_{name}", (self.rows, width), self.weights.plane)
-
-    def states(self, name: str, layer: int) -> ctypes.Structure:
-        """Tell kernels where an array of the states is."""
-        first = 8 * self.sequences
-        return self.program.struct(
-            "States",
-            before=self.feed[:first],
-            after=self.feed[first : 2 * first],
-            offset=self.layout.at(name, layer),
-        )
 
     def embed(self) -> None:
         """Begin the residual stream with the tokens' embeddings."""
@@ -87,7 +53,7 @@ class Rows:
             "EmbedArguments",
             (self.rows, 1, 1),
             constant("kEndThreads"),
-            shared_bytes(4 * _WARPS, 8),
+            shared_bytes(4 * WARPS, 8),
             tokens=self.feed[16 * self.sequences :],
             weights=emb.data,
             norm_weight=weights.vectors["blocks.0.ln0.weight"],
@@ -143,8 +109,8 @@ class Rows:
             "rows_mix",
             "RowsMixArguments",
             (fields["rows"], 1, 1),
-            self._threads,
-            shared_bytes(4 * width, 4 * width, 4 * 2 * _WARPS),
+            self.threads,
+            shared_bytes(4 * width, 4 * width, 4 * 2 * WARPS),
             width=width,
             plane_type=self.type,
             **fields,
@@ -172,76 +138,6 @@ class Rows:
             other = self.buffer("x_other", self.dims.width)
         self._x, self._pending = other, None
         return {"residual": residual, "x_out": other}
-
-    def multiply(self, plane: torch.Tensor, matrix: Matrix, name: str) -> torch.Tensor:
-        """Multiply a plane (R, cols) by a matrix: (R, rows) float32 in the buffer of that name."""
-        out = self.program.buffer(name, (len(plane), matrix.rows))
-        data = self._unpacked(matrix)
-        self.program.product(plane, data if matrix.by_input else data.t(), out)
-        return out
-
-    def _unpacked(self, matrix: Matrix) -> torch.Tensor:
-        """Give the numbers of a matrix as it lies; of a packed one, until the next is unpacked."""
-        if not matrix.packed:
-            return matrix.data
-        rows, cols, panels = matrix.rows, matrix.cols, matrix.by_input
-        shape = (cols, rows) if panels else (rows, cols)
-        if shape not in self.weights.scratch:
-            empty = torch.empty(shape, dtype=self.weights.plane, device=self.device.place)
-            self.weights.scratch[shape] = empty
-        scratch = self.weights.scratch[shape]
-        if panels:
-            name, grid = "unpack_panels", (-(-cols // _WARPS), -(-rows // constant("kPanel")), 1)
-        else:
-            name, grid = "unpack_rows", (-(-cols // 64), min(-(-rows // 16), 65535), 1)
-        self.program.kernel(
-            name,
-            "UnpackArguments",
-            grid,
-            self._threads,
-            0,
-            matrix=matrix.data,
-            plane=scratch,
-            rows=rows,
-            cols=cols,
-            type=matrix.type,
-            plane_type=self.type,
-        )
-        return scratch
-
-    def dense(self, plane: torch.Tensor, name: str, out: str) -> torch.Tensor:
-        """Multiply a plane by the model's matrix of a full name."""
-        return self.multiply(plane, self.weights.matrices[name], out)
-
-    def activate(
-        self, segments: Sequence[tuple[torch.Tensor, int]], names: Sequence[str]
-    ) -> list[torch.Tensor]:
-        """Make planes of products, or of columns of one, each under an activation."""
-        planes = [
-            self.plane(name, part.shape[1]) for (part, _), name in zip(segments, names, strict=True)
-        ]
-        made = [
-            self.program.struct(
-                "Segment",
-                **{"in": self.program.address(part)},
-                plane=plane,
-                stride=part.stride(0),
-                width=part.shape[1],
-                activation=activation,
-            )
-            for (part, activation), plane in zip(segments, planes, strict=True)
-        ]
-        self.program.kernel(
-            "rows_activate",
-            "RowsActivateArguments",
-            (-(-self.rows // _WARPS), len(made), 1),
-            self._threads,
-            0,
-            segment=made,
-            rows=self.rows,
-            plane_type=self.type,
-        )
-        return planes
 
     def scan(self, name: str, kind: str, operands: int, **fields: Any) -> torch.Tensor:
         """Run a recurrence of matrices over the tokens; gives (R, width) readings.
@@ -273,8 +169,8 @@ class Rows:
         self.program.kernel(
             name,
             kind,
-            (-(-self.rows // _WARPS), self.dims.letters["H"], 1),
-            self._threads,
+            (-(-self.rows // WARPS), self.dims.letters["H"], 1),
+            self.threads,
             0,
             rows=self.rows,
             head_size=self.dims.letters["N"],
@@ -330,8 +226,8 @@ class Rows:
             "rows_relu2",
             "RowsRelu2Arguments",
             (self.rows, 1, 1),
-            self._threads,
-            shared_bytes(4 * _WARPS),
+            self.threads,
+            shared_bytes(4 * WARPS),
             **{"in": hidden},
             plane=squared,
             scale=scale,
@@ -350,7 +246,7 @@ class Rows:
             "rows_last",
             "RowsLastArguments",
             (sequences, 1, 1),
-            self._threads,
+            self.threads,
             0,
             residual=self._residual(),
             out=last,
