@@ -1,5 +1,5 @@
 // What every kernel is written on: the types, the few instructions that C++ has no words for, and sums
-// over warps and blocks. It includes no header of CUDA's, so that the driver's own compiler needs no files,
+// over warps and blocks. It includes no header of CUDA's, so that NVRTC needs no files,
 // and every line of a kernel also compiles as plain C++ on a CPU (native/test/cuda/shim.h), where the tests
 // run it.
 //

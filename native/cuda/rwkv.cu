@@ -1,4 +1,4 @@
-// All kernels as one source, for nvcc, for the driver's own compiler and for the tests' host library.
+// All kernels as one source, for nvcc, for NVRTC and for the tests' host library.
 #include "device.cuh"
 #include "dot.cuh"
 #include "value.cuh"

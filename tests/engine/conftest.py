@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from oracle.cuda_card import Card, fake_card, model_files
 from oracle.models import ENGINES, tiny_model
 from oracle.weights import VERSIONS
 
+from rwkv_cli.engine.cuda import load as cuda_load
+from rwkv_cli.engine.cuda.selftest import Verdict
 from rwkv_cli.engine.model import Model
 
 
@@ -55,3 +59,28 @@ def each(request: pytest.FixtureRequest, tiny: Callable[[str, str], Model], engi
 def model(tiny: Callable[[str, str], Model], engine: str) -> Model:
     """The tiny model of the newest version on each engine."""
     return tiny("v7", engine)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files for a card, of several precisions."""
+    return model_files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    """A card that works; a fake."""
+    return fake_card(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The self-tests that were wanted, each passed at once."""
+    done: list[str] = []
+
+    def judge(device: object, arch: Any, size: int, dtype: str) -> Verdict:
+        done.append(f"{arch.name} {size} {dtype}")
+        return Verdict(decodes=True, reads=True)
+
+    monkeypatch.setattr(cuda_load, "judge", judge)
+    return done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +12,7 @@ from oracle.cuda_card import (
     SMALL,
     Card,
     failing,
-    fake_card,
     falls_back,
-    model_files,
     on_card,
 )
 from oracle.models import distance, load, save_pth
@@ -34,29 +31,6 @@ from rwkv_cli.native.pool import Pool
 
 if cuda_host.compiler() is None or not is_available():
     pytest.skip("there is no C++ compiler, or no native library", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return model_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture
-def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
-    return fake_card(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The self-tests that were wanted, each passed at once."""
-    done: list[str] = []
-
-    def judge(device: object, arch: Any, size: int, dtype: str) -> Verdict:
-        done.append(f"{arch.name} {size} {dtype}")
-        return Verdict(decodes=True, reads=True)
-
-    monkeypatch.setattr(cuda_load, "judge", judge)
-    return done
 
 
 # With everything there

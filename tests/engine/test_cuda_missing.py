@@ -15,10 +15,8 @@ from oracle.cuda_card import (
     NO_DRIVER,
     OLD_DRIVER,
     Card,
-    fake_card,
     fake_torch,
     falls_back,
-    model_files,
     on_card,
     script,
 )
@@ -27,7 +25,6 @@ from oracle.models import save_pth
 from oracle.weights import Shape, random_model
 
 from rwkv_cli.engine.cuda import load as cuda_load
-from rwkv_cli.engine.cuda.selftest import Verdict
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.errors import RwkvError, UsageError
@@ -36,29 +33,6 @@ from rwkv_cli.native.library import UnavailableError, is_available
 
 if cuda_host.compiler() is None or not is_available():
     pytest.skip("there is no C++ compiler, or no native library", allow_module_level=True)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return model_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture
-def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
-    return fake_card(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def judged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The self-tests that were wanted, each passed at once."""
-    done: list[str] = []
-
-    def judge(device: object, arch: Any, size: int, dtype: str) -> Verdict:
-        done.append(f"{arch.name} {size} {dtype}")
-        return Verdict(decodes=True, reads=True)
-
-    monkeypatch.setattr(cuda_load, "judge", judge)
-    return done
 
 
 # With something missing

@@ -108,22 +108,7 @@ class Decode:
 
     def embed(self) -> None:
         """Begin the residual stream with the tokens' embeddings."""
-        weights = self.weights
-        emb = weights.matrices["emb.weight"]
-        self.program.kernel(
-            "embed",
-            "EmbedArguments",
-            (self.sequences, 1, 1),
-            constant("kEndThreads"),
-            shared_bytes(4 * 8, 8),
-            tokens=self.feed[16 * self.sequences :],
-            weights=emb.data,
-            norm_weight=weights.vectors["blocks.0.ln0.weight"],
-            norm_bias=weights.vectors["blocks.0.ln0.bias"],
-            x=self.x,
-            type=emb.type,
-            width=self.dims.width,
-        )
+        add_embedding(self.program, self.weights, self.feed[16 * self.sequences :], self.x)
 
     def multiply(self, source: Any, roles: Sequence[Role]) -> None:
         """Multiply matrices that read the same inputs, or as many of their own."""
@@ -296,3 +281,31 @@ def _chunk(inputs: int, splits: int) -> int:
     wanted = max(64, -(-inputs // splits))
     step = 16 if wanted <= 256 else 256
     return min(_LARGEST_CHUNK, -(-wanted // step) * step)
+
+
+def add_embedding(
+    program: Program, weights: Weights, tokens: torch.Tensor, x: torch.Tensor
+) -> None:
+    """Add the kernel that begins a residual stream.
+
+    Args:
+        program: The program.
+        weights: The model.
+        tokens: Bytes of (R,) int32 ids.
+        x: (R, C) where their normalized embeddings go.
+    """
+    emb, threads = weights.matrices["emb.weight"], constant("kEndThreads")
+    program.kernel(
+        "embed",
+        "EmbedArguments",
+        (len(x), 1, 1),
+        threads,
+        shared_bytes(4 * threads // 32, 8),
+        tokens=tokens,
+        weights=emb.data,
+        norm_weight=weights.vectors["blocks.0.ln0.weight"],
+        norm_bias=weights.vectors["blocks.0.ln0.bias"],
+        x=x,
+        type=emb.type,
+        width=x.shape[1],
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rwkv_cli.engine.cuda.decode import NONE
+from rwkv_cli.engine.cuda.decode import NONE, add_embedding
 from rwkv_cli.engine.cuda.device import Device
 from rwkv_cli.engine.cuda.planes import WARPS, Planes
 from rwkv_cli.engine.cuda.program import constant, shared_bytes
@@ -46,22 +46,7 @@ class Rows(Planes):
 
     def embed(self) -> None:
         """Begin the residual stream with the tokens' embeddings."""
-        weights = self.weights
-        emb = weights.matrices["emb.weight"]
-        self.program.kernel(
-            "embed",
-            "EmbedArguments",
-            (self.rows, 1, 1),
-            constant("kEndThreads"),
-            shared_bytes(4 * WARPS, 8),
-            tokens=self.feed[16 * self.sequences :],
-            weights=emb.data,
-            norm_weight=weights.vectors["blocks.0.ln0.weight"],
-            norm_bias=weights.vectors["blocks.0.ln0.bias"],
-            x=self._x,
-            type=emb.type,
-            width=self.dims.width,
-        )
+        add_embedding(self.program, self.weights, self.feed[16 * self.sequences :], self._x)
 
     def mix(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rwkv_cli.engine.cuda.decode import SILU, Decode, Role
 from rwkv_cli.engine.cuda.rows import Rows
 from rwkv_cli.engine.cuda.v4 import turn_mixes
@@ -38,7 +40,7 @@ def decode_layer(d: Decode, layer: int) -> None:
     """Add a layer's five kernels."""
     matrices, vectors = d.weights.matrices, d.weights.vectors
     att, width = f"blocks.{layer}.att.", d.dims.letters["A"]
-    r, k, v, y = (d.buffer(name, width) for name in "rkvy")
+    r, k, v = (d.buffer(name, width) for name in "rkv")
     roles = [
         Role(matrices[att + "receptance.weight"], r, vectors[att + "toward_r"]),
         Role(matrices[att + "key.weight"], k, vectors[att + "toward_k"]),
@@ -49,26 +51,36 @@ def decode_layer(d: Decode, layer: int) -> None:
     if gate and g is not None:
         roles.append(Role(gate, g, vectors[att + "toward_g"], activation=SILU))
     d.multiply(d.normed(layer, "ln1", "att_shift"), roles)
+    add_heads(d, layer, r=r, k=k, v=v, gate=g, decay=vectors[att + "decay"])
+    d.gated_channel_mix(
+        layer, {letter: vectors[f"blocks.{layer}.ffn.toward_{letter}"] for letter in "kr"}
+    )
+
+
+def add_heads(d: Decode, layer: int, **fields: Any) -> None:
+    """Add the kernel of the heads of RWKV-5 and 6, and the output matrix.
+
+    Args:
+        d: The program.
+        layer: The layer.
+        fields: Arguments of the kernel that differ: r, k, v, gate, decay, raise_decay.
+    """
+    vectors, att = d.weights.vectors, f"blocks.{layer}.att."
+    y = d.buffer("y", d.dims.letters["A"])
     d.heads(
         "head6",
         "Head6Arguments",
         scratch=1,
         vectors=4,
-        r=r,
-        k=k,
-        v=v,
-        gate=g,
-        decay=vectors[att + "decay"],
         u=vectors[att + "bonus"],
         norm_weight=vectors[att + "ln_x.weight"],
         norm_bias=vectors[att + "ln_x.bias"],
         y=y,
         wkv=d.states("wkv", layer),
+        **fields,
     )
-    d.multiply(d.plain(y), [Role(matrices[att + "output.weight"], d.x, add=True)])
-    d.gated_channel_mix(
-        layer, {letter: vectors[f"blocks.{layer}.ffn.toward_{letter}"] for letter in "kr"}
-    )
+    output = d.weights.matrices[att + "output.weight"]
+    d.multiply(d.plain(y), [Role(output, d.x, add=True)])
 
 
 def rows_layer(r: Rows, layer: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rwkv_cli.engine.cuda.decode import SILU, TANH, Decode, Role
 from rwkv_cli.engine.cuda.rows import Rows
-from rwkv_cli.engine.cuda.v5 import add_bonus
+from rwkv_cli.engine.cuda.v5 import add_bonus, add_heads
 from rwkv_cli.engine.cuda.weights import Matrix, Weights
 
 _MIXES = "wkvrg"  # their order in time_maa_w1 and w2
@@ -27,35 +27,20 @@ def decode_layer(d: Decode, layer: int) -> None:
     mixed = d.program.buffer("mixed", (len(_MIXES), d.sequences, d.dims.width))
     d.mix6(layer, up, low, mixed, [vectors[f"{att}time_maa_{letter}"] for letter in _MIXES])
     inputs = dict(zip(_MIXES, mixed, strict=True))
-    r, k, v, g, y = (d.buffer(name, width) for name in "rkvgy")
-    decay = matrices[att + "time_decay_w1"]
-    low_decay = d.buffer("low_decay", decay.rows)
+    r, k, v, g = (d.buffer(name, width) for name in "rkvg")
+    down_decay = matrices[att + "time_decay_w1"]
+    low_decay = d.buffer("low_decay", down_decay.rows)
     roles = [
         Role(matrices[att + "receptance.weight"], r, inputs=inputs["r"]),
         Role(matrices[att + "key.weight"], k, inputs=inputs["k"]),
         Role(matrices[att + "value.weight"], v, inputs=inputs["v"]),
         Role(matrices[att + "gate.weight"], g, inputs=inputs["g"], activation=SILU),
-        Role(decay, low_decay, inputs=inputs["w"], activation=TANH),
+        Role(down_decay, low_decay, inputs=inputs["w"], activation=TANH),
     ]
     d.multiply(d.plain(inputs["w"]), roles)
-    d.heads(
-        "head6",
-        "Head6Arguments",
-        scratch=1,
-        vectors=4,
-        r=r,
-        k=k,
-        v=v,
-        gate=g,
-        decay=vectors[att + "time_decay"],
-        u=vectors[att + "bonus"],
-        norm_weight=vectors[att + "ln_x.weight"],
-        norm_bias=vectors[att + "ln_x.bias"],
-        y=y,
-        raise_decay=d.low_rank(matrices[att + "time_decay_w2"], low_decay),
-        wkv=d.states("wkv", layer),
-    )
-    d.multiply(d.plain(y), [Role(matrices[att + "output.weight"], d.x, add=True)])
+    raised = d.low_rank(matrices[att + "time_decay_w2"], low_decay)
+    decay = vectors[att + "time_decay"]
+    add_heads(d, layer, r=r, k=k, v=v, gate=g, decay=decay, raise_decay=raised)
     mixes = {letter: vectors[f"blocks.{layer}.ffn.time_maa_{letter}"] for letter in "kr"}
     d.gated_channel_mix(layer, mixes)
 
