@@ -9,11 +9,14 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
+
+_STALE = 86_400  # seconds after which nobody is still writing a file
 
 Look = Callable[[BinaryIO, int], None]
 
@@ -75,6 +78,14 @@ def _target(path: Path) -> Path:
     if special:
         raise StorageError(f"cannot write {path}: it is no regular file")
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a process that was killed was writing into a folder, once it is a day old."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - _STALE:
+                path.unlink()
 
 
 def _temporary(path: Path) -> Path:

@@ -5,9 +5,7 @@ library.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +19,6 @@ SUFFIX = ".safetensors"
 
 _KEY_DIGITS = 16
 _STEM = 120  # characters of a model's name that its packed files bear
-_STALE = 86_400  # seconds after which nobody is still writing a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +98,6 @@ def remove_cached(file: Cached) -> None:
         file.path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot delete {file.path}: {reason(error)}") from error
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a process that was killed was writing."""
-    for path in folder.glob(".*.tmp"):
-        with suppress(OSError):
-            if path.stat().st_mtime < time.time() - _STALE:
-                path.unlink()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -9,11 +9,11 @@ from typing import BinaryIO
 
 from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.engine.native_weights import Prepared, Progress, load_tensors, prepared
-from rwkv_cli.engine.packcache import cached_path, remove_leftovers
+from rwkv_cli.engine.packcache import cached_path
 from rwkv_cli.engine.packed import BLOCK, FORMAT, LAYOUT, stored_form
 from rwkv_cli.engine.placement import QUANTIZED, placements
 from rwkv_cli.errors import LimitError, MismatchError, RefusedError, StorageError
-from rwkv_cli.files import reason, replacing
+from rwkv_cli.files import reason, remove_leftovers, replacing
 from rwkv_cli.native.model import NativeTensor
 from rwkv_cli.native.pool import Pool
 

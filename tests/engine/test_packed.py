@@ -24,13 +24,13 @@ from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.engine.packed import DTYPES, LAYOUT
 from rwkv_cli.engine.placement import Placement, packed_size
 from rwkv_cli.errors import MismatchError, RefusedError, RwkvError, StorageError, UsageError
+from rwkv_cli.files import remove_leftovers
 from rwkv_cli.native.library import is_available
 
 if not is_available():
     pytest.skip("there is no native library", allow_module_level=True)
 
 from rwkv_cli.engine.native_weights import load_tensors, start_state
-from rwkv_cli.engine.packcache import remove_leftovers
 from rwkv_cli.engine.packing import packed_or_cached, write_packed
 from rwkv_cli.native.pack import packed_bytes
 from rwkv_cli.native.pool import Pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,16 @@ def test_old_kernels_make_room(fakes: Fakes) -> None:
     assert len(cache.kept()) == 32
     assert cache.read(names[0]) == b"image"
     assert cache.read(names[-1]) is None
+
+
+def test_what_a_killed_process_was_writing_goes_when_it_is_a_day_old(fakes: Fakes) -> None:
+    cache.write("a", b"image")
+    old, young = (cache.path_of("a").with_name(f".b.cubin.{n}.tmp") for n in (1, 2))
+    for path, age in ((old, 90_000), (young, 60)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    cache.write("c", b"image")
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 def test_keys_tell_parts_apart() -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rwkv_cli.errors import RwkvError, StorageError
-from rwkv_cli.files import read_regular, reason, write_atomic
+from rwkv_cli.files import read_regular, reason, remove_leftovers, write_atomic
 from rwkv_cli.places import cache_folder
 
 _SUFFIX = ".cubin"
@@ -78,7 +78,10 @@ def _checksum(image: bytes) -> bytes:
 
 
 def _prune(newest: Path) -> None:
-    """Remove what was compiled for sources and cards that have not been used for longest."""
+    """Remove what was compiled for sources and cards that have not been used for longest, and what
+    killed processes left.
+    """
+    remove_leftovers(newest.parent)
     for path in [path for path in kept() if path != newest][_KEPT - 1 :]:
         with suppress(OSError):
             path.unlink()
