@@ -26,7 +26,7 @@ class Cards(Protocol):
 
     place: torch.device
 
-    def open(self, dtype: str, *, programmatic: bool = False) -> Device:
+    def open(self, dtype: str, *, programmatic: bool = True) -> Device:
         """Give the card with the kernels that models in a precision get."""
 
     def time(self, run: Run, seconds: float = 0.3) -> float:
@@ -62,7 +62,7 @@ class RealCards:
             self._kernels[types] = found.kernels
         return self._kernels[types]
 
-    def open(self, dtype: str, *, programmatic: bool = False) -> Device:
+    def open(self, dtype: str, *, programmatic: bool = True) -> Device:
         return CudaDevice(self.place, self.kernels(TYPES_OF[dtype]), programmatic=programmatic)
 
     def time(self, run: Run, seconds: float = 0.3) -> float:

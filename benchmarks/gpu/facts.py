@@ -16,7 +16,7 @@ from rwkv_cli.engine.cuda.device import Device
 from rwkv_cli.engine.cuda.program import Program, constant, shared_bytes
 from rwkv_cli.native.cuda import nvrtc
 from rwkv_cli.native.cuda.driver import Driver, dotted
-from rwkv_cli.native.cuda.loading import ALL_TYPES, OPTIONS, TYPES_OF
+from rwkv_cli.native.cuda.loading import OPTIONS, TYPES_OF
 from rwkv_cli.native.cuda.source import source
 from rwkv_cli.native.cuda.structures import signatures
 
@@ -30,8 +30,8 @@ def units(cards: RealCards) -> list[Unit]:
         Unit("card", lambda: describe(cards)),
         Unit("ceilings", lambda: ceilings(cards)),
         Unit("compiling", lambda: compiling(cards)),
-        Unit("registers", lambda: registers(cards)),
         Unit("launches", lambda: launches(cards)),
+        Unit("registers", lambda: registers(cards)),
     ]
 
 
@@ -106,12 +106,8 @@ def registers(cards: RealCards) -> Values:
     """Tell what kernels were compiled to: registers, bytes of memory for lack of them, and blocks
     that fit a multiprocessor when they need no shared memory.
     """
-    for dtype, types in (
-        ("fp16", TYPES_OF["fp16"]),
-        ("int4", TYPES_OF["int4"]),
-        ("all", ALL_TYPES),
-    ):
-        kernels = cards.kernels(types)
+    for dtype in ("fp16", "int4"):  # those that `compiling` has left in the cache
+        kernels = cards.kernels(TYPES_OF[dtype])
         for name, signature in sorted(signatures().items()):
             usage = kernels.usage(name)
             blocks = kernels.blocks(name, signature.threads, 0)
@@ -140,7 +136,7 @@ def chain(device: Device, count: int, width: int) -> Program:
             "EmbedArguments",
             (1, 1, 1),
             constant("kEndThreads"),
-            shared_bytes(4 * 8, 8),
+            shared_bytes(8 * 8),
             tokens=program.buffer("tokens", (1,), torch.int32),
             weights=program.buffer("weights", (1, width), torch.float16),
             norm_weight=norm[0],

@@ -95,7 +95,7 @@ def measured(cards: Cards, case: Case, shape: Shape, ceilings: Ceilings) -> Valu
         if batch == 1:
             yield "decode 1, drawn on the card", attempt(cards, loop.drawn)
             if case.dtype == "fp16":
-                yield "decode 1, programmatic", attempt(cards, loop.programmatic)
+                yield "decode 1, plain launches", attempt(cards, loop.plain)
     for length in case.lengths:
         yield f"prefill {length}", attempt(cards, loop.prefill, length)
     del loop, weights
@@ -194,9 +194,9 @@ class Loop:
         return found
 
     @torch.inference_mode()
-    def programmatic(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """Measure launches that begin while the kernel before ends, and compare their results."""
-        other = CudaEngine(self.cards.open(self.case.dtype, programmatic=True), self.weights)
+        other = CudaEngine(self.cards.open(self.case.dtype, programmatic=False), self.weights)
         ours = self.states(1)[0]
         theirs = copied(ours)
         same = all(

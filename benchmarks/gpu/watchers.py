@@ -22,6 +22,7 @@ PROFILED = ("dot_1", "value_1", "head7_64", "scan7_64")
 _REPORT = re.compile(
     r"Invalid|Uninit|Race|Error: |Warning: |Barrier|Diverg|Potential|Program hit|Misaligned"
 )
+_WHOLE = 700  # characters of the first report of a kernel of ours
 METRICS = (
     "gpu__time_duration.sum",
     "dram__throughput.avg.pct_of_peak_sustained_elapsed",
@@ -73,7 +74,7 @@ def findings(done: Done, kernels: Sequence[str]) -> Values:
     yield "self-test", judged[-1] if judged else f"did not end: {done.output.strip()[-300:]}"
     named = re.compile(r"\b(?:" + "|".join(map(re.escape, kernels)) + r")\b")
     ours: dict[str, int] = {}
-    others = 0
+    others, whole = 0, ""
     for report in re.split(r"^=========\s*$", done.output, flags=re.MULTILINE):
         lines = [line.removeprefix("=========").strip() for line in report.splitlines()]
         first = next((line for line in lines if _REPORT.match(line)), None)
@@ -85,8 +86,11 @@ def findings(done: Done, kernels: Sequence[str]) -> Values:
         else:
             key = f"{name[0]}: {first[:160]}"
             ours[key] = ours.get(key, 0) + 1
+            whole = whole or " / ".join(lines[lines.index(first) :])[:_WHOLE]
     yield "reports of our kernels", ours
     yield "other reports", others
+    if whole:  # with the address, and the allocation nearest to it
+        yield "the first", whole
 
 
 # --- the profiler ---------------------------------------------------------------------------------

@@ -3,14 +3,16 @@
 // and every line of a kernel also compiles as plain C++ on a CPU (native/test/cuda/shim.h), where the tests
 // run it.
 //
-// A kernel takes one structure by value and is written KERNEL(name, Arguments, threads) { ... }; inside,
+// A kernel takes one structure by value and is written KERNEL(name, Arguments, threads) { ... }, or with
+// KERNEL_TOGETHER and the blocks for which a processor must have registers at the same time; inside,
 // `args` is the structure. Its shared memory is one block whose size the launch gives; `Carve` deals it out.
 // rwkv_cli/native/cuda/structures.py reads the structures, those without functions, from these files.
 #pragma once
 
 #if defined(__CUDACC__)
-#define KERNEL(name, Arguments, threads) \
-  extern "C" __global__ void __launch_bounds__(threads, kTogether<Arguments>) name(const __grid_constant__ Arguments args)
+#define KERNEL(name, Arguments, threads) KERNEL_TOGETHER(name, Arguments, threads, 1)
+#define KERNEL_TOGETHER(name, Arguments, threads, together) \
+  extern "C" __global__ void __launch_bounds__(threads, together) name(const __grid_constant__ Arguments args)
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
 #define ROLLED _Pragma("unroll 1")  // loops that run too seldom to be worth more instructions
@@ -24,10 +26,6 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using i64 = long long;
-
-// Blocks of a kernel, by its arguments, for which a processor must have registers at the same time.
-template <typename Arguments>
-constexpr int kTogether = 1;
 
 constexpr int kWarp = 32;
 constexpr float kNormEps = 1e-5f;   // layer norms
@@ -98,8 +96,32 @@ DEVICE float fresh(const float *p) {
 }
 DEVICE void prefetch(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
-// Between kernels launched as programmatic dependents: what precedes `await_previous` may run while the
-// kernel before is still at work, and may touch nothing but weights.
+// Sixteen bytes on their way from global to shared memory, past the registers, so that a thread can have many
+// under way. Copies since the last `commit_copies` are a group; `await_copies<N>` waits for all of the thread's
+// groups but the last N. Both addresses are multiples of 16.
+DEVICE void copy16(void *to, const void *from) {
+#if __CUDA_ARCH__ >= 800
+  const u32 at = static_cast<u32>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from) : "memory");
+#else
+  *static_cast<uint4 *>(to) = stream16(from);
+#endif
+}
+DEVICE void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int N>
+DEVICE void await_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// Between kernels launched as programmatic dependents: what precedes `await_previous` may run while kernels
+// before are still at work. It may read what none of them writes: weights, addresses of states, and the states
+// before.
 DEVICE void release_next() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -124,6 +146,10 @@ DEVICE uint2 stream8(const void *p) { return shim::load<uint2>(p); }
 DEVICE u32 stream4(const void *p) { return shim::load<u32>(p); }
 DEVICE float fresh(const float *p) { return *p; }
 DEVICE void prefetch(const void *) {}
+DEVICE void copy16(void *to, const void *from) { shim::copy16(to, from); }
+DEVICE void commit_copies() { shim::commit_copies(); }
+template <int N>
+DEVICE void await_copies() { shim::await_copies(N); }
 DEVICE void release_next() {}
 DEVICE void await_previous() {}
 
@@ -200,6 +226,27 @@ DEVICE float sum_lanes(float x, int width = kWarp) {
 DEVICE float max_lanes(float x, int width = kWarp) {
   for (int step = width / 2; step > 0; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
+}
+
+// Sums each of `Count` numbers, a power of two, over the warp: lane i gets number i * Count / 32. Each sum is
+// added up in the same order for every Count.
+template <int Count, int Step = kWarp / 2>
+DEVICE float spread_sum(float *x) {
+  if constexpr (Count > 1) {
+    constexpr int kHalf = Count / 2;
+    const bool upper = (lane() & Step) != 0;
+    UNROLL
+    for (int i = 0; i < kHalf; i++) {
+      const float given = upper ? x[i] : x[i + kHalf], kept = upper ? x[i + kHalf] : x[i];
+      x[i] = kept + __shfl_xor_sync(kAllLanes, given, Step);
+    }
+    return spread_sum<kHalf, Step / 2>(x);
+  } else if constexpr (Step > 0) {
+    x[0] += __shfl_xor_sync(kAllLanes, x[0], Step);
+    return spread_sum<1, Step / 2>(x);
+  } else {
+    return x[0];
+  }
 }
 
 // Sums `Count` numbers over the block at once; every thread gets them. `scratch` has room for

@@ -20,7 +20,7 @@ KERNEL(embed, EmbedArguments, kEndThreads) {
   release_next();
   await_previous();
   Carve carve;
-  float *scratch = carve.take<float>(kEndThreads / kWarp), *moments = carve.take<float>(2);
+  float *parts = carve.take<float>(2 * kEndThreads / kWarp);
   const int width = args.width, row = static_cast<int>(blockIdx.x);
   float *x = args.x + static_cast<i64>(row) * width;
   const i64 start = static_cast<i64>(args.tokens[row]) * width;
@@ -28,7 +28,8 @@ KERNEL(embed, EmbedArguments, kEndThreads) {
     UNROLL
     for (int c = first; c < first + 4; c++) x[c] = read(args.weights, args.type, start + c);
   }
-  moments_of<1>(x, width, scratch, moments);  // each thread reads what it wrote
+  moments_of<1>(x, width, parts);  // each thread reads what it wrote
+  const Moments moments = Moments::of<1>(parts, 0, width);
   for (int c = 4 * static_cast<int>(threadIdx.x); c < width; c += 4 * kEndThreads)
     store4(x + c, normed4(load4(x + c), moments, load4(args.norm_weight + c), load4(args.norm_bias + c)));
 }
@@ -50,12 +51,13 @@ KERNEL(mix6, Mix6Arguments, kEndThreads) {
   await_previous();
   Carve carve;
   float *scratch = carve.take<float>(kEndThreads / kWarp * kMixChannels), *raised = carve.take<float>(kMixChannels);
-  float *moments = carve.take<float>(2);
+  float *parts = carve.take<float>(2 * kEndThreads / kWarp);
   const int mix = static_cast<int>(blockIdx.y), m = static_cast<int>(blockIdx.z), cols = args.source.cols;
   const int channel = static_cast<int>(blockIdx.x) * kMixChannels;
   Source source = args.source;
   source.x += static_cast<i64>(m) * cols;
-  moments_of<1>(source.x, cols, scratch, moments);
+  moments_of<1>(source.x, cols, parts);
+  const Moments moments = Moments::of<1>(parts, 0, cols);
   LowRank up = args.up;
   up.low += mix * up.rank;
   float sums[1][8] = {};

@@ -162,20 +162,20 @@ DEVICE void head6(const Head6Arguments &args) {
   const int i = t / 4, j = t % 4 * (N / 4), c = head * N;
   release_next();
   fetch_raise<N>(args.raise_decay, args.width, c);
-  await_previous();
-  const i64 row = static_cast<i64>(m) * args.width + c;
-  Carve carve;
-  float *scratch = carve.take<float>(4 * N / kWarp * N);
-  float *w = carve.take<float>(N), *r = carve.take<float>(N), *k = carve.take<float>(N), *ruk = carve.take<float>(N);
   const i64 place = (static_cast<i64>(head) * N + i) * N + j;
   const float *before = state_before(args.wkv, m) + place;
   prefetch(before);  // a line is two rows' quarters; registers are short meanwhile
   // Everything that is cold is asked for before anything is waited for.
   const bool mine = t < N;
   const float decay = mine ? args.decay[c + t] : 0, bonus_u = mine ? args.u[c + t] : 0;
+  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
+  await_previous();
+  const i64 row = static_cast<i64>(m) * args.width + c;
+  Carve carve;
+  float *scratch = carve.take<float>(4 * N / kWarp * N);
+  float *w = carve.take<float>(N), *r = carve.take<float>(N), *k = carve.take<float>(N), *ruk = carve.take<float>(N);
   const float receptance = mine ? args.r[row + t] : 0, key = mine ? args.k[row + t] : 0;
   const float v = args.v[row + i], gate = args.gate ? args.gate[row + i] : 1.0f;
-  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
   float sums[1][8] = {};
   raise<N>(args.raise_decay, m, 0, args.width, c, sums[0]);
   finish_raise<N, 1>(sums, scratch, w);
@@ -230,24 +230,23 @@ DEVICE void head7(const Head7Arguments &args) {
   release_next();
   UNROLL
   for (int p = 0; p < 4; p++) fetch_raise<N>(args.up[p], args.width, c);
+  const i64 place = (static_cast<i64>(head) * N + i) * N + j;
+  const float *before = state_before(args.wkv, m) + place;
+  prefetch(before);  // a line is two rows' quarters; registers are short meanwhile
+  // Everything that is cold is asked for before anything is waited for.
+  const bool mine = t < N, later = args.v0 != nullptr;
+  const float w0 = mine ? args.w0[c + t] : 0, a0 = mine ? args.a0[c + t] : 0;
+  const float v0 = mine && later ? args.v0[c + t] : 0, k_k = mine ? args.k_k[c + t] : 0;
+  const float k_a = mine ? args.k_a[c + t] : 0, r_k = mine ? args.r_k[c + t] : 0;
+  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
   await_previous();
   const i64 row = static_cast<i64>(m) * args.width + c;
   Carve carve;
   float *scratch = carve.take<float>(4 * (4 * N / kWarp) * N), *raised = carve.take<float>(4 * N);
   float *r = carve.take<float>(N), *k = carve.take<float>(N), *v = carve.take<float>(N), *w = carve.take<float>(N);
   float *removal = carve.take<float>(N), *replace = carve.take<float>(N), *rkk = carve.take<float>(N);
-  const i64 place = (static_cast<i64>(head) * N + i) * N + j;
-  const float *before = state_before(args.wkv, m) + place;
-  prefetch(before);  // a line is two rows' quarters; registers are short meanwhile
-
-  // Everything that is cold is asked for before anything is waited for.
-  const bool mine = t < N, later = args.v0 != nullptr;
   const float key = mine ? args.k[row + t] : 0, receptance = mine ? args.r[row + t] : 0;
   const float own = mine ? args.v[row + t] : 0, first = mine && later ? args.first[row + t] : 0;
-  const float w0 = mine ? args.w0[c + t] : 0, a0 = mine ? args.a0[c + t] : 0;
-  const float v0 = mine && later ? args.v0[c + t] : 0, k_k = mine ? args.k_k[c + t] : 0;
-  const float k_a = mine ? args.k_a[c + t] : 0, r_k = mine ? args.r_k[c + t] : 0;
-  const float norm_weight = args.norm_weight[c + i], norm_bias = args.norm_bias[c + i];
 
   float sums[4][8] = {};
   UNROLL
@@ -289,5 +288,5 @@ DEVICE void head7(const Head7Arguments &args) {
 }
 
 KERNEL(head7_32, Head7Arguments, 128) { head7<32>(args); }
-KERNEL(head7_64, Head7Arguments, 256) { head7<64>(args); }
+KERNEL_TOGETHER(head7_64, Head7Arguments, 256, 2) { head7<64>(args); }
 KERNEL(head7_128, Head7Arguments, 512) { head7<128>(args); }

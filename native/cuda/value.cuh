@@ -10,7 +10,11 @@ constexpr int kPanel = 128;
 constexpr int kValueThreads = 256;
 constexpr int kLanes = 16;                         // threads that share an input, 8 outputs each
 constexpr int kTeams = kValueThreads / kLanes;     // inputs in flight
-constexpr int kAhead = 4;                          // loads that a thread starts before it waits
+constexpr int kLooked = 2 * kLanes * kTeams;       // inputs that a block looks at together
+
+// Loads that a thread starts before it waits.
+template <int M>
+constexpr int kValueAhead = M == 1 ? 8 : 4;
 
 struct ValueArguments {
   const float *hidden;  // [M][inputs]
@@ -116,12 +120,17 @@ DEVICE void sum_inputs(const ValueArguments &args, const float *hidden, int begi
   const int team = static_cast<int>(threadIdx.x) / kLanes, place = static_cast<int>(threadIdx.x) % kLanes;
   const int width = smaller(kPanel, (args.outputs - panel * kPanel + 31) / 32 * 32), column = 8 * place;
   const bool mine = column < width;
-  for (int base = begin; base < end; base += kLanes * kTeams) {
-    const int looked = base + place * kTeams + team;
-    bool any = false;
+  constexpr int kAhead = kValueAhead<M>;
+  for (int base = begin; base < end; base += kLooked) {
+    u32 found = 0;  // bit i: input base + i * kTeams + team
     UNROLL
-    for (int m = 0; m < M; m++) any |= looked < end && hidden[m * args.chunk + looked - begin] != 0;
-    u32 found = (__ballot_sync(kAllLanes, any) >> (lane() & kLanes)) & 0xffffu;
+    for (int half = 0; half < 2; half++) {
+      const int looked = base + (half * kLanes + place) * kTeams + team;
+      bool any = false;
+      UNROLL
+      for (int m = 0; m < M; m++) any |= looked < end && hidden[m * args.chunk + looked - begin] != 0;
+      found |= ((__ballot_sync(kAllLanes, any) >> (lane() & kLanes)) & 0xffffu) << half * kLanes;
+    }
     if (!mine) found = 0;
     while (found) {
       Raw raw[kAhead];
@@ -168,6 +177,20 @@ DEVICE void sum_teams(const float (&sums)[M][8], float *scratch, float *out, i64
   }
 }
 
+// The sum of what the blocks of a panel have left, in their order.
+DEVICE float sum_splits(const float *partial, i64 pass, int splits) {
+  constexpr int kTogether = 16;
+  float sum = 0;
+  for (int first = 0; first < splits; first += kTogether) {
+    float parts[kTogether];
+    UNROLL
+    for (int i = 0; i < kTogether; i++) parts[i] = first + i < splits ? fresh(partial + (first + i) * pass) : 0.0f;
+    UNROLL
+    for (int i = 0; i < kTogether; i++) sum += parts[i];
+  }
+  return sum;
+}
+
 template <int M>
 DEVICE void value(const ValueArguments &args) {
   release_next();
@@ -206,10 +229,9 @@ DEVICE void value(const ValueArguments &args) {
   for (int i = static_cast<int>(threadIdx.x); i < M * kPanel; i += kValueThreads) {
     const int m = i / kPanel, output = panel * kPanel + i % kPanel;
     if (output >= args.outputs) continue;
-    float sum = 0;
-    for (int s = 0; s < splits; s++) sum += fresh(args.partial + s * pass + m * stride + output);
     const i64 at = static_cast<i64>(m) * args.outputs + output;
-    args.x[at] += args.gate ? args.gate[at] * sum : sum;
+    const float before = args.x[at], gate = args.gate ? args.gate[at] : 1.0f;
+    args.x[at] = fmaf(gate, sum_splits(args.partial + m * stride + output, pass, splits), before);
   }
 }
 

@@ -21,7 +21,7 @@ from oracle.packing import unpacked
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from gpu import cards, equality, facts, models, passes, profile, speed
+from gpu import cards, child, equality, facts, models, passes, profile, speed
 from gpu.packing import packed_panels, packed_rows
 from gpu.steps import floor, recorded
 from shapes import Shape
@@ -50,7 +50,7 @@ class HostCards:
 
     place = torch.device("cpu")
 
-    def open(self, dtype: str, *, programmatic: bool = False) -> HostDevice:
+    def open(self, dtype: str, *, programmatic: bool = True) -> HostDevice:
         return HostDevice()
 
     def time(self, run: Callable[[], Any], seconds: float = 0.3) -> float:
@@ -179,7 +179,7 @@ def test_everything_is_measured_of_a_model(
     assert 0 < found["decode 1"]["live share"] < (0.5 if version == "v7" else 0.8)
     assert found["decode 1, drawn on the card"]["sampled tok/s"] > 0
     if dtype == "fp16":
-        assert found["decode 1, programmatic"]["same bits"]
+        assert found["decode 1, plain launches"]["same bits"]
         assert found["decode 1"]["share wanted"] == 0.6
         assert found["decode 1"]["of the target"] > 0
 
@@ -273,8 +273,17 @@ def test_a_real_card_is_asked_for_its_registers(real: cards.RealCards) -> None:
     assert all(len(row) == 4 for row in found.values())
     times = dict(facts.compiling(real))
     assert times["bytes for fp16"] > 0
-    assert real.open("fp16", programmatic=True).programmatic
+    assert real.open("fp16").programmatic
+    assert not real.open("fp16", programmatic=False).programmatic
     assert real.kernels(TYPES_OF["fp16"]) is real.open("fp16").kernels
+
+
+def test_what_the_sanitizer_watches_runs_nothing_before_it_is_fed(real: cards.RealCards) -> None:
+    device, ran = child.Eager(real.place, real.kernels(TYPES_OF["fp16"])), []
+    run = device.captured(lambda: ran.append(True))
+    assert not ran
+    run(), run()
+    assert len(ran) == 2
 
 
 def test_a_time_is_the_median_of_runs(real: cards.RealCards) -> None:

@@ -155,13 +155,14 @@ def test_more_states_than_the_kernels_take_are_refused_where_nothing_else_can(
 def test_a_batch_that_does_not_fit_a_block_goes_another_way(tmp_path: Path) -> None:
     path = save_pth(random_model("v7", NARROW), tmp_path / "m.pth")
     whole = cuda_model(path, "fp32")
-    small = cuda_model(path, "fp32", shared=20 << 10)
-    assert small.engine.batches == (1, 2)
-    states = [whole.zero_state() for _ in range(4)]
-    expected, _ = whole.decode([1, 2, 3, 4], states)
-    logits, _ = small.decode([1, 2, 3, 4], states)
+    small = cuda_model(path, "fp32", shared=60 << 10)
+    assert small.engine.batches == (1, 2, 4)
+    tokens = [1, 2, 3, 4, 5]
+    states = [whole.zero_state() for _ in tokens]
+    expected, _ = whole.decode(tokens, states)
+    logits, _ = small.decode(tokens, states)
     assert distance(logits, expected) < 1e-5
-    assert "dot_4" not in small.engine.device.launched
+    assert "dot_8" not in small.engine.device.launched
 
 
 @pytest.mark.parametrize(("version", "dtype"), [("v4", "int8"), ("v6", "fp32"), ("v7", "int4")])

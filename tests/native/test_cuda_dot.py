@@ -24,8 +24,7 @@ from oracle.cuda_rows import (
     wide,
 )
 
-from rwkv_cli.engine.cuda.decode import BATCHES
-from rwkv_cli.engine.cuda.program import shared_bytes
+from rwkv_cli.engine.cuda.decode import BATCHES, UNIT, Decode, dot_parts
 from rwkv_cli.native.library import is_available
 from rwkv_cli.native.pack import TYPES
 
@@ -89,9 +88,13 @@ class Products:
     def states(self, sequences: slice, index: int) -> dict[str, Any]:
         return states(self.before[sequences], self.after[sequences], self.part(index).start)
 
-    def pieces(self, sequences: int) -> list[int]:
+    @property
+    def packed(self) -> bool:
+        return any(role.dtype in PACKED for role in self.roles)
+
+    def units(self) -> list[int]:
         """What each matrix is cut into; a card of many processors is given as many blocks."""
-        floats = 16 if sequences < 4 else 32  # 16 of a packed matrix
+        floats = UNIT[self.packed]  # 16 of a packed matrix
         return [-(-role.rows // (16 if role.dtype in PACKED else floats)) for role in self.roles]
 
     def run(
@@ -105,15 +108,13 @@ class Products:
         for role, out, residual in zip(self.roles, outs, self.residual, strict=True):
             if role.add:
                 out[:, : role.rows] = residual[sequences]
-        pieces, quantized = sum(self.pieces(count)), any(r.dtype in PACKED for r in self.roles)
-        padded = count * -(-self.cols // 64) * 64  # inputs in 16 bits, a scale for each 32
-        codes = [padded, padded, 4 * padded // 32] if quantized else []
-        shared = shared_bytes(4 * count * 8 * 16, 4 * count * 2, 4 * count * self.cols, *codes)
+        units = sum(self.units())
+        shared = Decode.dot_bytes(count, self.cols, packed=self.packed)
         launch(
-            f"dot_{count}", "DotArguments", (grid or pieces, 1, 1), THREADS, shared,
+            f"dot_{count}", "DotArguments", (grid or units, 1, 1), THREADS, shared,
             source={**self._source(sequences), "cols": self.cols, "commit": commit},
-            roles=self._roles(sequences, outs), count=len(outs), pieces=pieces,
-            quantized=int(quantized),
+            roles=self._roles(sequences, outs), count=len(outs), units=units,
+            quantized=int(self.packed), unit=UNIT[self.packed], parts=dot_parts(self.cols),
         )  # fmt: skip
         for role, out in zip(self.roles, outs, strict=True):
             assert np.isnan(out[:, role.rows :]).all()
@@ -131,7 +132,7 @@ class Products:
         return {"average": average}
 
     def _roles(self, sequences: slice, outs: list[Floats]) -> list[dict[str, Any]]:
-        firsts = np.cumsum([0, *self.pieces(len(outs[0]))])
+        firsts = np.cumsum([0, *self.units()])
         return [
             {
                 "weights": weights, "mix": mix if role.mix and self.source == "normed" else None,

@@ -47,7 +47,7 @@ def test_a_token_enters_as_its_normalized_embedding(dtype: str, width: int) -> N
     tokens = np.array([69, 3, 0, 3, 41], np.int32)
     out = poisoned(len(tokens) + 1, width)
     launch(
-        "embed", "EmbedArguments", (len(tokens), 1, 1), THREADS, shared_bytes(4 * 8, 8),
+        "embed", "EmbedArguments", (len(tokens), 1, 1), THREADS, shared_bytes(8 * 8),
         tokens=tokens, weights=weights, norm_weight=weight, norm_bias=bias, x=out,
         type=PLANES[dtype], width=width,
     )  # fmt: skip
@@ -85,7 +85,7 @@ class Mixing:
         }  # fmt: skip
         launch(
             "mix6", "Mix6Arguments", (-(-self.cols // CHANNELS), MIXES, len(x)), THREADS,
-            shared_bytes(4 * 8 * CHANNELS, 4 * CHANNELS, 8),
+            shared_bytes(4 * 8 * CHANNELS, 4 * CHANNELS, 8 * 8),
             source=source, maa=self.maa, up=up, out=out, sequences=len(x),
         )  # fmt: skip
         assert np.isnan(out[-1]).all()

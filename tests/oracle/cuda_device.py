@@ -34,6 +34,7 @@ class HostDevice:
     kind = "hostx3"
     place = torch.device("cpu")
     processors = 3
+    programmatic = False
 
     def __init__(self, broken: str | None = None, shared: int = 227 << 10) -> None:
         self.broken, self.shared = broken, shared

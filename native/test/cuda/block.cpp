@@ -16,8 +16,14 @@ namespace {
 
 enum class State { kReady, kAtBarrier, kAtExchange, kEnded };
 
+struct Copy {
+  void *to;
+  const void *from;
+};
+
 struct Thread {
   Fibre fibre;
+  std::deque<std::vector<Copy>> copies;  // under way, in groups; the last one is still open
   unsigned index;
   State state;
   Site site;         // where it waits
@@ -118,6 +124,8 @@ void begin_thread() {
   Thread &self = *current;
   thread_index = {self.index, 0, 0};
   launch->kernel.run(launch->arguments);
+  for (const std::vector<Copy> &group : self.copies)
+    if (!group.empty()) fail("it ends with copies under way");
   self.state = State::kEnded;
   if (++ended == launch->threads) Fibre::change(self.fibre, host, true);
   yield(true);
@@ -187,6 +195,21 @@ Exchange exchange(const char *call, unsigned mask, uint64_t number, Site site) {
   return {board.numbers, lanes};
 }
 
+void copy16(void *to, const void *from) {
+  if (reinterpret_cast<uintptr_t>(to) % 16 || reinterpret_cast<uintptr_t>(from) % 16)
+    fail("a copy of 16 bytes from or to a misaligned address, %p or %p", from, to);
+  std::memset(to, 0xff, 16);  // NaNs, until it is waited for
+  current->copies.back().push_back({to, from});
+}
+
+void commit_copies() { current->copies.emplace_back(); }
+
+void await_copies(int but) {
+  std::deque<std::vector<Copy>> &groups = current->copies;
+  for (; static_cast<int>(groups.size()) > but + 1; groups.pop_front())
+    for (const Copy &copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+}
+
 std::string run_block(const Launch &of) {
   launch = &of;
   order = Random(of.seed);
@@ -202,6 +225,7 @@ std::string run_block(const Launch &of) {
   for (int i = 0; i < of.threads; i++) {
     Thread &thread = threads[i];
     thread.index = static_cast<unsigned>(i);
+    thread.copies.assign(1, {});
     warp_of(thread).exist |= 1u << i % kWarp;
     thread.fibre.start(begin_thread);
     make_ready(thread);

@@ -15,6 +15,7 @@
   static const shim::Registration name##_registration(                                             \
       {#name, name##_on_host, static_cast<int64_t>(sizeof(Arguments)), static_cast<int>(threads)}); \
   static void name([[maybe_unused]] const Arguments &args)
+#define KERNEL_TOGETHER(name, Arguments, threads, together) KERNEL(name, Arguments, threads)
 #define DEVICE inline
 #define UNROLL
 #define ROLLED

@@ -47,6 +47,10 @@ extern unsigned char *shared;
 // Ends the launch; the rest of the block does not run.
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void barrier(Site site);
+// cp.async: a copy has been made when its group has been waited for, and is made no earlier.
+void copy16(void *to, const void *from);
+void commit_copies();
+void await_copies(int but);
 // Waits until all existing lanes of `mask` are at this call, each with its number.
 Exchange exchange(const char *call, unsigned mask, uint64_t number, Site site);
 

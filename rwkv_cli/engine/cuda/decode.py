@@ -23,7 +23,8 @@ HEAD_SIZES = (32, 64, 128)
 NONE, TANH, SIGMOID, SQUARED_RELU, SILU = range(5)
 
 _BLOCK_ROWS, _BLOCK_COLS, _PANEL = 16, 64, 128  # native/src/formats.h
-_BLOCKS = {"dot": 2, "value": 4}  # of a processor, which weights are spread over
+_BLOCKS = {"dot": 2, "value": 2}  # of a processor, which weights are spread over
+UNIT = {False: 2, True: 8}  # rows of a float matrix dealt out at once: alone, beside packed ones
 _LARGEST_CHUNK = 1024  # inputs of a block of the value matrix
 
 
@@ -113,23 +114,26 @@ class Decode:
     def multiply(self, source: Any, roles: Sequence[Role]) -> None:
         """Multiply matrices that read the same inputs, or as many of their own."""
         batch, name = self.sequences, f"dot_{self.sequences}"
-        starts, pieces = [], 0
+        packed = any(role.matrix.packed for role in roles)
+        unit = UNIT[packed]
+        starts, units = [], 0
         for role in roles:
-            starts.append(pieces)
-            pieces += -(-role.matrix.rows // self._piece(role.matrix))
-        quantized = any(role.matrix.packed for role in roles)
-        shared = self.dot_bytes(batch, source.cols, packed=quantized)
+            starts.append(units)
+            units += -(-role.matrix.rows // (_BLOCK_ROWS if role.matrix.packed else unit))
+        shared = self.dot_bytes(batch, source.cols, packed=packed)
         self.program.kernel(
             name,
             "DotArguments",
-            (min(pieces, self._resident(name, constant("kDotThreads"), shared)), 1, 1),
+            (min(units, self._resident(name, constant("kDotThreads"), shared)), 1, 1),
             constant("kDotThreads"),
             shared,
             source=source,
             roles=[self._role(role, first) for role, first in zip(roles, starts, strict=True)],
             count=len(roles),
-            pieces=pieces,
-            quantized=int(quantized),
+            units=units,
+            quantized=int(packed),
+            unit=unit,
+            parts=dot_parts(source.cols),
         )
 
     def _resident(self, kernel: str, threads: int, shared: int) -> int:
@@ -141,13 +145,15 @@ class Decode:
     @staticmethod
     def dot_bytes(sequences: int, cols: int, *, packed: bool) -> int:
         """Give the shared memory in bytes of a product's blocks."""
+        ring, warps = "kRing" if sequences <= 2 else "kRingOfMany", constant("kDotWarps")
         padded = sequences * -(-cols // _BLOCK_COLS) * _BLOCK_COLS
+        wide = sequences * -(-cols // constant("kWide")) * constant("kWide")
         codes = (padded, padded, padded // 8) if packed else ()
-        partial = 4 * sequences * 8 * _BLOCK_ROWS
-        return shared_bytes(partial, 8 * sequences, 4 * sequences * cols, *codes)
-
-    def _piece(self, matrix: Matrix) -> int:
-        return _BLOCK_ROWS if matrix.packed else 8 * (2 if self.sequences < 4 else 4)
+        sums = 2 * 4 * dot_parts(cols) * _BLOCK_ROWS * sequences
+        moments = 8 * sequences
+        return shared_bytes(
+            warps * constant(ring), sums, warps * moments, moments, 4 * wide, *codes
+        )
 
     @staticmethod
     def value_bytes(sequences: int, chunk: int = _LARGEST_CHUNK) -> int:
@@ -247,7 +253,7 @@ class Decode:
             "Mix6Arguments",
             (-(-self.dims.width // channels), len(maa), self.sequences),
             constant("kEndThreads"),
-            shared_bytes(4 * 8 * channels, 4 * channels, 8),
+            shared_bytes(4 * 8 * channels, 4 * channels, 8 * 8),
             source=source,
             maa=maa,
             up=factor,
@@ -274,9 +280,14 @@ class Decode:
         self.multiply(self.normed(-1, "ln_out", None), [role])
 
 
+def dot_parts(cols: int) -> int:
+    """Give how many sums of parts make an output, at most: of float32, or of a packed matrix."""
+    return max(int(constant("kDotWarps")), -(-4 * cols // constant("kSlab")))
+
+
 def _chunk(inputs: int, splits: int) -> int:
     """Give the inputs of a block, for about so many blocks: a multiple of 16, of 256 where it is
-    larger, which is what a block looks through at once.
+    larger: a block looks through two of those at once.
     """
     wanted = max(64, -(-inputs // splits))
     step = 16 if wanted <= 256 else 256
@@ -300,7 +311,7 @@ def add_embedding(
         "EmbedArguments",
         (len(x), 1, 1),
         threads,
-        shared_bytes(4 * threads // 32, 8),
+        shared_bytes(8 * threads // 32),
         tokens=tokens,
         weights=emb.data,
         norm_weight=weights.vectors["blocks.0.ln0.weight"],

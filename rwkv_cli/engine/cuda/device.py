@@ -44,6 +44,7 @@ class Device(Protocol):
         place: Where its tensors lie.
         processors: Multiprocessors, which blocks are spread over.
         shared: Bytes of shared memory that a block may have.
+        programmatic: Whether a kernel may begin to fetch weights while the one before ends.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Device(Protocol):
     place: torch.device
     processors: int
     shared: int
+    programmatic: bool
 
     def launch(self, launch: Launch) -> None:
         """Start a kernel behind what was started before."""
@@ -80,13 +82,15 @@ class CudaDevice:
     Args:
         place: The torch device, with an index.
         kernels: Loaded for it.
-        programmatic: Whether a kernel may begin to fetch weights while the one before ends.
+        programmatic: Whether a kernel may begin to fetch weights while the one before ends; where
+            card or driver do not know that, none does.
     """
 
     def __init__(
-        self, place: torch.device, kernels: Kernels, *, programmatic: bool = False
+        self, place: torch.device, kernels: Kernels, *, programmatic: bool = True
     ) -> None:
-        self.place, self.kernels, self.programmatic = place, kernels, programmatic
+        self.place, self.kernels = place, kernels
+        self.programmatic = programmatic and kernels.programmatic
         self.name = kernels.device.name
         self.kind = f"sm_{kernels.device.sm}x{kernels.device.multiprocessors}"
         self.processors = kernels.device.multiprocessors

@@ -14,7 +14,7 @@ from rwkv_cli.native.cuda.structures import signatures
 Grid = tuple[int, int, int]
 
 _SHARED_WITHOUT_ASKING = 48 << 10  # bytes
-_FIRST_PROGRAMMATIC = 90  # compute capability
+_FIRST_PROGRAMMATIC = 90, (12, 3)  # compute capability, and driver: that can have them in graphs
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class Kernels:
 
     Attributes:
         device: The card, with its limits.
+        programmatic: Whether card and driver know programmatic launches.
     """
 
     def __init__(self, driver: Driver, ordinal: int, image: bytes) -> None:
@@ -58,6 +59,8 @@ class Kernels:
         self.device: Device = driver.device(ordinal)
         if current.value != ordinal:
             raise CudaError(f"the current card is cuda:{current.value}, not cuda:{ordinal}")
+        sm, version = _FIRST_PROGRAMMATIC
+        self.programmatic = self.device.sm >= sm and driver.version >= version
         self._driver, self._signatures = driver, signatures()
         self._module = ctypes.c_void_p()
         driver.call("cuModuleLoadData", ctypes.byref(self._module), image)
@@ -92,7 +95,7 @@ class Kernels:
             arguments: The structure that the kernel takes.
             stream: Handle of the stream, 0 for the default one.
             programmatic: The kernel may start while the one before it in the stream still runs,
-                and waits for it by itself. Cards before compute capability 9.0 ignore it.
+                and waits for it by itself. Where there are no such launches, it is a plain one.
 
         Raises:
             CudaError: There is no such kernel, or it cannot be launched so.
@@ -100,7 +103,7 @@ class Kernels:
         kernel = self._prepared(name, shared)
         self._check_arguments(name, arguments)
         values = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        if programmatic and self.device.sm >= _FIRST_PROGRAMMATIC:
+        if programmatic and self.programmatic:
             attribute = cu.LaunchAttribute(id=cu.PROGRAMMATIC_SERIALIZATION, value=1)
             config = cu.LaunchConfig(
                 grid, (threads, 1, 1), shared, stream, ctypes.pointer(attribute), 1
@@ -145,6 +148,9 @@ class Kernels:
             kernel = ctypes.c_void_p()
             self._call(name, "cuModuleGetFunction", kernel, self._module, name.encode())
             self._kernels[name] = kernel
+            # All memory of a multiprocessor that can be shared is, for every kernel: where two want
+            # different parts of it, the second waits for the first to leave.
+            self._driver.call("cuFuncSetAttribute", kernel, cu.CARVEOUT, 100, kernel=name)
         if shared > _SHARED_WITHOUT_ASKING and name not in self._large:
             limit = self.device.shared
             if shared > limit:

@@ -33,7 +33,9 @@ _NUMBERS: dict[str, Any] = {
 _NEWLINE = "\n"
 
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|^[ \t]*#(?:\\\n|[^\n])*", re.DOTALL | re.MULTILINE)
-_KERNEL = re.compile(r"\bKERNEL\s*\(\s*(\w+)\s*,\s*(\w+)\s*,([^)]+)\)")
+_KERNEL = re.compile(
+    r"^[ \t]*KERNEL(?:_TOGETHER)?\s*\(\s*(\w+)\s*,\s*(\w+)\s*,([^,)]+)(?:,[^)]*)?\)", re.MULTILINE
+)
 _STRUCT = re.compile(r"(template\s*<[^;{}]*>\s*)?\bstruct\s+(\w+)\s*\{([^{}()]*)\}\s*;")
 _FIELD = re.compile(r"(?:const\s+)?(\w+)\b(.*)", re.DOTALL)
 _NAME = re.compile(r"((?:\s*\*\s*(?:const\b)?)*)\s*\b(\w+)\s*((?:\[[^\]]*\]\s*)*)")
