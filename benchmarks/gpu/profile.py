@@ -11,7 +11,7 @@ import torch
 
 from gpu.cards import Cards
 from gpu.models import SHAPES, random_weights
-from gpu.passes import Fed
+from gpu.passes import Fed, copied
 from gpu.record import Unit, Values
 from gpu.steps import Step, recorded
 from rwkv_cli.engine.cuda.engine import CudaEngine
@@ -68,7 +68,7 @@ def profiled(
         shape = replace(shape, layers=layers)
     engine = CudaEngine(cards.open(dtype), random_weights(shape, dtype, cards.place))
     with torch.inference_mode():
-        states = [engine.zero_state() for _ in range(sequences)]
+        states = [copied(engine.zero_state()) for _ in range(sequences)]
         feed = np.random.default_rng(3).integers(1, shape.vocab, (sequences, tokens)).tolist()
         fed = Fed(engine, states, feed)
         fed.run()

@@ -145,7 +145,7 @@ DEVICE uint4 stream16(const void *p) { return shim::load<uint4>(p); }
 DEVICE uint2 stream8(const void *p) { return shim::load<uint2>(p); }
 DEVICE u32 stream4(const void *p) { return shim::load<u32>(p); }
 DEVICE float fresh(const float *p) { return *p; }
-DEVICE void prefetch(const void *) {}
+DEVICE void prefetch(const void *p) { shim::touch(p); }
 DEVICE void copy16(void *to, const void *from) { shim::copy16(to, from); }
 DEVICE void commit_copies() { shim::commit_copies(); }
 template <int N>
@@ -281,6 +281,32 @@ class Carve {
  private:
   int used_ = 0;
 };
+
+// --- what comes next -----------------------------------------------------------------------------------
+
+constexpr i64 kLine = 128;  // bytes that are fetched at least
+constexpr int kRun = 32;        // lines
+constexpr int kAheads = 4;
+
+// Weights that later kernels read, which a kernel asks the second-level cache to fetch while memory would be idle:
+// runs of lines, evenly spread over a matrix, so that every block that reads it finds some.
+struct Ahead {
+  const u8 *at[kAheads];
+  int lines[kAheads];
+  int step[kAheads];  // lines from the beginning of a run to that of the next
+};
+
+// A part for each thread of the launch.
+DEVICE void fetch(const Ahead &ahead) {
+  const int block = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), threads = static_cast<int>(blockDim.x);
+  const int all = static_cast<int>(gridDim.x * gridDim.y) * threads;
+  ROLLED
+  for (int i = 0; i < kAheads; i++) {
+    ROLLED
+    for (int line = block * threads + static_cast<int>(threadIdx.x); line < ahead.lines[i]; line += all)
+      prefetch(ahead.at[i] + (static_cast<i64>(line / kRun) * ahead.step[i] + line % kRun) * kLine);
+  }
+}
 
 // --- states --------------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ constexpr int kRowsTogether = 4;   // of a float matrix, which meet the same inp
 constexpr int kSlab = 512;         // bytes of such a row that a warp multiplies at once
 constexpr int kRing = 6144;        // bytes on their way to a warp, for up to two sequences,
 constexpr int kRingOfMany = 4096;  // and for more, whose inputs need the memory
-constexpr i64 kLine = 128;         // bytes that are fetched at least
 
 // A matrix [rows][cols] and where its products go.
 struct Role {
@@ -33,9 +32,9 @@ struct Role {
 struct DotArguments {
   Source source;
   Role roles[kMaxRoles];
-  int count, units;     // of roles, and of all their units
-  int quantized, unit;  // quantized: at least one of them is; unit: rows of a float matrix in a unit
-  int parts, filler;    // parts: tasks of the widest row, or warps where those are more
+  int count, units;  // of roles, and of all their units
+  Ahead ahead;
+  int unit, parts;   // rows of a float matrix in a unit; slabs of a row, or warps where those are more
 };
 
 template <int M>
@@ -343,7 +342,7 @@ DEVICE void dot(const DotArguments &args) {
   bench.sums = carve.take<float>(2 * bench.parts * kBlockRows * M);
   float *found = carve.take<float>(2 * M * kDotWarps);
   Moments *moments = carve.take<Moments>(M);
-  Inputs<M> inputs(carve, cols, args.quantized != 0);
+  Inputs<M> inputs(carve, cols);
   for (bool fresh = true; unit < end; index++, fresh = false) {
     const Role &role = args.roles[index];
     const int stop = index + 1 < args.count ? smaller(end, args.roles[index + 1].first) : end;
@@ -352,6 +351,7 @@ DEVICE void dot(const DotArguments &args) {
     const Task ahead = begin<M>(role, cols, first, last, bench.ring);
     if (fresh) {
       fetch_ahead<M>(args.source, role);
+      fetch(args.ahead);
       await_previous();
       if (args.source.weight) {
         moments_of<M>(args.source.x, cols, found);

@@ -32,7 +32,7 @@ constexpr int kInputThreads = 256;  // of a block that normalizes inputs
 
 constexpr int kWide = 256;          // to a multiple of which rows of inputs are filled up
 
-// Inputs of M sequences in shared memory: in floats, or, of a quantized matrix, in 16 bits.
+// Inputs of M sequences in shared memory: in floats, or in their place, for a quantized matrix, in 16 bits.
 template <int M>
 struct Inputs {
   float *x;           // [M][wide], each column at its `place`
@@ -41,15 +41,14 @@ struct Inputs {
   float *scales;      // [M][padded / 32]
   int cols, padded, wide;
 
-  DEVICE Inputs(Carve &carve, int columns, bool quantized)
+  DEVICE Inputs(Carve &carve, int columns)
       : cols(columns),
         padded(pieces(columns, kBlockCols) * kBlockCols),
         wide(pieces(columns, kWide) * kWide) {
     x = carve.take<float>(M * wide);
-    const int codes = quantized ? M * padded : 0;  // pointers are never null: then it is known where they point
-    high = carve.take<signed char>(codes);
-    low = carve.take<signed char>(codes);
-    scales = carve.take<float>(codes / kGroup);
+    high = reinterpret_cast<signed char *>(x);
+    low = high + M * padded;
+    scales = reinterpret_cast<float *>(low + M * padded);
   }
 
   // Of 256 columns, first those that are 0 to 3 of eight, then those that are 4 to 7: a lane reads eight

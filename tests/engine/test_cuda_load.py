@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,23 @@ def test_right_kernels_pass_and_are_remembered(
     model = on_card(files["fp32"])
     assert (model.engine.batches, bool(model.engine.chunks)) == ((1, 2, 4, 8), True)
     assert first.engine.numerics == model.engine.numerics
+
+
+def test_kernels_that_are_right_one_after_the_other_alone_run_so(
+    card: Card, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def judge(device: Any, *_: object) -> Verdict:
+        seen.append(device.programmatic)
+        right = not device.programmatic
+        return Verdict(right, right, None if right else "they disagree")
+
+    monkeypatch.setattr("oracle.cuda_device.HostDevice.programmatic", True)
+    monkeypatch.setattr(cuda_load, "judge", judge)
+    for _ in range(2):  # the second time from memory
+        assert not on_card(files["fp32"]).engine.device.programmatic
+    assert seen == [True, False]
 
 
 def test_wrong_kernels_are_done_without_and_named(card: Card, files: dict[str, Path]) -> None:

@@ -109,12 +109,13 @@ class Products:
             if role.add:
                 out[:, : role.rows] = residual[sequences]
         units = sum(self.units())
-        shared = Decode.dot_bytes(count, self.cols, packed=self.packed)
+        parts = max(dot_parts(self.cols, TYPES[role.dtype]) for role in self.roles)
+        shared = Decode.dot_bytes(count, self.cols, parts)
         launch(
             f"dot_{count}", "DotArguments", (grid or units, 1, 1), THREADS, shared,
             source={**self._source(sequences), "cols": self.cols, "commit": commit},
             roles=self._roles(sequences, outs), count=len(outs), units=units,
-            quantized=int(self.packed), unit=UNIT[self.packed], parts=dot_parts(self.cols),
+            unit=UNIT[self.packed], parts=parts,
         )  # fmt: skip
         for role, out in zip(self.roles, outs, strict=True):
             assert np.isnan(out[:, role.rows :]).all()

@@ -14,7 +14,7 @@ import torch
 from rwkv_cli.engine.cuda.device import Device
 from rwkv_cli.engine.cuda.program import Program, constant, shared_bytes
 from rwkv_cli.engine.cuda.slots import Layout
-from rwkv_cli.engine.cuda.weights import Matrix, Weights
+from rwkv_cli.engine.cuda.weights import TYPES, Matrix, Weights
 
 BATCHES = (1, 2, 4, 8)  # sequences that the kernels are compiled for
 HEAD_SIZES = (32, 64, 128)
@@ -22,9 +22,10 @@ HEAD_SIZES = (32, 64, 128)
 # Activation of native/cuda/device.cuh.
 NONE, TANH, SIGMOID, SQUARED_RELU, SILU = range(5)
 
-_BLOCK_ROWS, _BLOCK_COLS, _PANEL = 16, 64, 128  # native/src/formats.h
+_BLOCK_ROWS, _PANEL = 16, 128  # native/src/formats.h
 _BLOCKS = {"dot": 2, "value": 2}  # of a processor, which weights are spread over
 UNIT = {False: 2, True: 8}  # rows of a float matrix dealt out at once: alone, beside packed ones
+AHEAD = 12 << 20  # bytes of a matrix that are fetched while other kernels have little to read
 _LARGEST_CHUNK = 1024  # inputs of a block of the value matrix
 
 
@@ -111,16 +112,36 @@ class Decode:
         """Begin the residual stream with the tokens' embeddings."""
         add_embedding(self.program, self.weights, self.feed[16 * self.sequences :], self.x)
 
-    def multiply(self, source: Any, roles: Sequence[Role]) -> None:
-        """Multiply matrices that read the same inputs, or as many of their own."""
+    def ahead(self, matrices: Sequence[Matrix | None]) -> ctypes.Structure:
+        """Name weights that later kernels read, for the cache to fetch them, so much of each."""
+        found, line, run = (
+            [m.data for m in matrices if m is not None],
+            constant("kLine"),
+            constant("kRun"),
+        )
+        lines = [data.numel() * data.element_size() // line for data in found]
+        runs = [min(count, AHEAD // line) // run for count in lines]
+        return self.program.struct(
+            "Ahead",
+            at=found,
+            lines=[run * count for count in runs],
+            step=[count // max(1, part) for count, part in zip(lines, runs, strict=True)],
+        )
+
+    def multiply(
+        self, source: Any, roles: Sequence[Role], ahead: Sequence[Matrix | None] = ()
+    ) -> None:
+        """Multiply matrices that read the same inputs, or as many of their own; meanwhile, weights
+        of later kernels are fetched.
+        """
         batch, name = self.sequences, f"dot_{self.sequences}"
-        packed = any(role.matrix.packed for role in roles)
-        unit = UNIT[packed]
+        unit = UNIT[any(role.matrix.packed for role in roles)]
+        parts = max(dot_parts(source.cols, role.matrix.type) for role in roles)
         starts, units = [], 0
         for role in roles:
             starts.append(units)
             units += -(-role.matrix.rows // (_BLOCK_ROWS if role.matrix.packed else unit))
-        shared = self.dot_bytes(batch, source.cols, packed=packed)
+        shared = self.dot_bytes(batch, source.cols, parts)
         self.program.kernel(
             name,
             "DotArguments",
@@ -131,9 +152,9 @@ class Decode:
             roles=[self._role(role, first) for role, first in zip(roles, starts, strict=True)],
             count=len(roles),
             units=units,
-            quantized=int(packed),
             unit=unit,
-            parts=dot_parts(source.cols),
+            parts=parts,
+            ahead=self.ahead(ahead),
         )
 
     def _resident(self, kernel: str, threads: int, shared: int) -> int:
@@ -143,17 +164,13 @@ class Decode:
         return self.device.processors * min(most, fitting)
 
     @staticmethod
-    def dot_bytes(sequences: int, cols: int, *, packed: bool) -> int:
+    def dot_bytes(sequences: int, cols: int, parts: int) -> int:
         """Give the shared memory in bytes of a product's blocks."""
         ring, warps = "kRing" if sequences <= 2 else "kRingOfMany", constant("kDotWarps")
-        padded = sequences * -(-cols // _BLOCK_COLS) * _BLOCK_COLS
         wide = sequences * -(-cols // constant("kWide")) * constant("kWide")
-        codes = (padded, padded, padded // 8) if packed else ()
-        sums = 2 * 4 * dot_parts(cols) * _BLOCK_ROWS * sequences
+        sums = 2 * 4 * parts * _BLOCK_ROWS * sequences
         moments = 8 * sequences
-        return shared_bytes(
-            warps * constant(ring), sums, warps * moments, moments, 4 * wide, *codes
-        )
+        return shared_bytes(warps * constant(ring), sums, warps * moments, moments, 4 * wide)
 
     @staticmethod
     def value_bytes(sequences: int, chunk: int = _LARGEST_CHUNK) -> int:
@@ -175,7 +192,13 @@ class Decode:
             first=first,
         )
 
-    def value(self, matrix: Matrix, hidden: torch.Tensor, gate: torch.Tensor | None = None) -> None:
+    def value(
+        self,
+        matrix: Matrix,
+        hidden: torch.Tensor,
+        gate: torch.Tensor | None = None,
+        ahead: Matrix | None = None,
+    ) -> None:
         """Add the product of the value matrix to the residual stream, times a gate."""
         program, batch, threads = self.program, self.sequences, constant("kValueThreads")
         panels = -(-matrix.rows // _PANEL)
@@ -194,6 +217,7 @@ class Decode:
             finished=program.buffer("finished", (panels,), torch.int32),
             gate=gate,
             x=self.x,
+            ahead=self.ahead([ahead]),
             type=matrix.type,
             inputs=matrix.cols,
             outputs=matrix.rows,
@@ -272,7 +296,13 @@ class Decode:
             Role(matrices[block + "receptance.weight"], gate, mixes["r"], activation=SIGMOID),
         ]
         self.multiply(self.normed(layer, "ln2", "ffn_shift"), roles)
-        self.value(value, hidden, gate)
+        self.value(value, hidden, gate, self.first_matrix(layer + 1))
+
+    def first_matrix(self, layer: int) -> Matrix:
+        """Give the first large matrix of a layer, or of what follows the last."""
+        matrices = self.weights.matrices
+        receptance = matrices.get(f"blocks.{layer}.att.receptance.weight")
+        return receptance or matrices["head.weight"]
 
     def head(self) -> None:
         """Score the next token."""
@@ -280,9 +310,10 @@ class Decode:
         self.multiply(self.normed(-1, "ln_out", None), [role])
 
 
-def dot_parts(cols: int) -> int:
-    """Give how many sums of parts make an output, at most: of float32, or of a packed matrix."""
-    return max(int(constant("kDotWarps")), -(-4 * cols // constant("kSlab")))
+def dot_parts(cols: int, kind: int) -> int:
+    """Give how many sums make an output of a matrix of a type: of slabs of a row, or of warps."""
+    slabs = -(-cols * (4 if kind == TYPES["fp32"] else 2) // constant("kSlab"))
+    return max(int(constant("kDotWarps")), slabs)
 
 
 def _chunk(inputs: int, splits: int) -> int:

@@ -86,9 +86,7 @@ class CudaDevice:
             card or driver do not know that, none does.
     """
 
-    def __init__(
-        self, place: torch.device, kernels: Kernels, *, programmatic: bool = True
-    ) -> None:
+    def __init__(self, place: torch.device, kernels: Kernels, *, programmatic: bool = True) -> None:
         self.place, self.kernels = place, kernels
         self.programmatic = programmatic and kernels.programmatic
         self.name = kernels.device.name

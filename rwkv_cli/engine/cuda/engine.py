@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from rwkv_cli.arch.spec import state_shapes
-from rwkv_cli.engine.cuda.decode import BATCHES, Decode
+from rwkv_cli.engine.cuda.decode import BATCHES, Decode, dot_parts
 from rwkv_cli.engine.cuda.device import Device, Run
 from rwkv_cli.engine.cuda.draws import Drawer, Draws
 from rwkv_cli.engine.cuda.program import constant
 from rwkv_cli.engine.cuda.rows import Rows
 from rwkv_cli.engine.cuda.slots import Layout, Slot, on_card
-from rwkv_cli.engine.cuda.weights import Weights
+from rwkv_cli.engine.cuda.weights import TYPES, Weights
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 from rwkv_cli.errors import LimitError
@@ -65,11 +65,17 @@ class CudaEngine:
         self._decodes: dict[int, tuple[Decode, Run]] = {}
         self._rows: dict[tuple[int, int], tuple[Rows, Run]] = {}
         # What rows of a batch read and write that nobody asked for.
-        self._idle = self._slot(self.zero_state()).data
+        self._idle = self._slot(self._first_state()).data
         self._spare = torch.empty_like(self._idle)
 
     def zero_state(self) -> State:
-        """Make the state before any token; a state tuned into the model is where it starts."""
+        """Give the state before any token, which is on the card and which nobody changes."""
+        state = State({})
+        state.move_to(Slot(self.layout, self._idle))
+        return state
+
+    def _first_state(self) -> State:
+        """Make that state on the host; a state tuned into the model is where it starts."""
         state = empty_state(self.arch, self.dims)
         for layer, wkv in self.weights.start.items():
             state.arrays["wkv"][layer] = wkv.numpy()
@@ -187,5 +193,6 @@ class CudaEngine:
     def _fits(self, batch: int) -> bool:
         """Tell whether the inputs of so many sequences fit into a block's memory."""
         widest = max(self.dims.width, self.dims.letters["A"])
-        dot = Decode.dot_bytes(batch, widest, packed=self.weights.packed)
+        parts = dot_parts(widest, TYPES[self.weights.dtype])
+        dot = Decode.dot_bytes(batch, widest, parts)
         return max(dot, Decode.value_bytes(batch)) <= self.device.shared

@@ -119,11 +119,10 @@ def _verdict(device: Device, file: ModelFile, dtype: str, key: str) -> Verdict:
         device.programmatic = device.programmatic and known == _RIGHT
         return Verdict(decodes=True, reads=True)
     try:
-        verdict = judge(device, file.arch, size, dtype)
+        verdict, found = judge(device, file.arch, size, dtype), _RIGHT
         if verdict.why and device.programmatic:
             device.programmatic = False
-            verdict = judge(device, file.arch, size, dtype)
-            known = _RIGHT_PLAIN
+            verdict, found = judge(device, file.arch, size, dtype), _RIGHT_PLAIN
     except (CudaError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
@@ -132,7 +131,7 @@ def _verdict(device: Device, file: ModelFile, dtype: str, key: str) -> Verdict:
         return Verdict(decodes=False, reads=False, why=why)
     if verdict.why is None:
         try:
-            cache.write(name, known or _RIGHT)
+            cache.write(name, found)
         except StorageError:
             return verdict  # then the next process compares again
     return verdict

@@ -80,7 +80,8 @@ def add_heads(d: Decode, layer: int, **fields: Any) -> None:
         **fields,
     )
     output = d.weights.matrices[att + "output.weight"]
-    d.multiply(d.plain(y), [Role(output, d.x, add=True)])
+    key = d.weights.matrices[f"blocks.{layer}.ffn.key.weight"]
+    d.multiply(d.plain(y), [Role(output, d.x, add=True)], [key])
 
 
 def rows_layer(r: Rows, layer: int) -> None:
