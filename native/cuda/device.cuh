@@ -209,6 +209,15 @@ DEVICE u32 four_codes(u32 nibbles) {
   return __byte_perm(below, above, 0x3210u | ((nibbles & 0x8888u) >> 1));
 }
 
+// The same of eight codes, the lower four and the upper four, for fewer instructions than twice.
+DEVICE void eight_codes(u32 codes, u32 &lower, u32 &upper) {
+  const u32 low = codes & 0x77777777u, half = 0x32103210u | ((codes >> 1) & 0x44444444u);
+  const u32 below = __byte_perm(0xbfad9881u, 0xf6eaddcfu, low), above = __byte_perm(0x26190d01u, 0x71594535u, low);
+  lower = __byte_perm(below, above, half);
+  const u32 next = low >> 16;
+  upper = __byte_perm(__byte_perm(0xbfad9881u, 0xf6eaddcfu, next), __byte_perm(0x26190d01u, 0x71594535u, next), half >> 16);
+}
+
 // --- threads -------------------------------------------------------------------------------------------
 
 constexpr u32 kAllLanes = 0xffffffffu;

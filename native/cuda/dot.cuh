@@ -81,7 +81,11 @@ class Stream {
     if (has(task)) {
       if constexpr (kBlocks) {
         const u8 *from = weights_ + (static_cast<i64>(task.row / kBlockRows) * parts_ + task.part) * kBytes;
-        for (int at = 16 * lane(); at < kBytes; at += 16 * kWarp) copy16(to + at, from + at);
+        UNROLL
+        for (int i = 0; i < (kBytes + 16 * kWarp - 1) / (16 * kWarp); i++) {
+          const int at = 16 * (i * kWarp + lane());
+          if (at < kBytes) copy16(to + at, from + at);
+        }
       } else {
         const int at = task.part * kSlab + 16 * lane();
         const u8 *from = weights_ + static_cast<i64>(task.row) * line_ + at;
@@ -215,7 +219,8 @@ DEVICE void add_q4_block(const u8 *block, const Inputs<M> &inputs, int column, f
   u32 codes[2][4];  // columns 4 (p % 4) to + 3 of the group, and those 16 further
   UNROLL
   for (int r = 0; r < 4; r++) {
-    const u32 even = four_codes(packed[r] & 0xffffu), odd = four_codes(packed[r] >> 16);
+    u32 even, odd;
+    eight_codes(packed[r], even, odd);
     codes[0][r] = __byte_perm(even, odd, 0x6420u);
     codes[1][r] = __byte_perm(even, odd, 0x7531u);
   }
