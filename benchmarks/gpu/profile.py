@@ -14,6 +14,7 @@ from gpu.models import SHAPES, random_weights
 from gpu.passes import Fed, copied
 from gpu.record import Unit, Values
 from gpu.steps import Step, recorded
+from rwkv_cli.engine.cuda.device import overlap_pays
 from rwkv_cli.engine.cuda.engine import CudaEngine
 
 # Model, precision, sequences, tokens.
@@ -66,7 +67,8 @@ def profiled(
     shape = SHAPES[name]
     if layers:
         shape = replace(shape, layers=layers)
-    engine = CudaEngine(cards.open(dtype), random_weights(shape, dtype, cards.place))
+    device = cards.open(dtype, programmatic=overlap_pays(shape.width, dtype))
+    engine = CudaEngine(device, random_weights(shape, dtype, cards.place))
     with torch.inference_mode():
         states = [copied(engine.zero_state()) for _ in range(sequences)]
         feed = np.random.default_rng(3).integers(1, shape.vocab, (sequences, tokens)).tolist()

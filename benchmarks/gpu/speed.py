@@ -18,6 +18,7 @@ from gpu.passes import Ceilings, Fed, copied, plan
 from gpu.record import Unit, Values
 from gpu.steps import floor, recorded
 from gpu.targets import DECODE, PREFILL, SHARES
+from rwkv_cli.engine.cuda.device import overlap_pays
 from rwkv_cli.engine.cuda.engine import CudaEngine
 from rwkv_cli.engine.cuda.weights import Weights
 from rwkv_cli.engine.state import State
@@ -95,7 +96,8 @@ def measured(cards: Cards, case: Case, shape: Shape, ceilings: Ceilings) -> Valu
         if batch == 1:
             yield "decode 1, drawn on the card", attempt(cards, loop.drawn)
             if case.dtype == "fp16":
-                yield "decode 1, plain launches", attempt(cards, loop.plain)
+                other = "plain" if loop.overlap else "programmatic"
+                yield f"decode 1, {other} launches", attempt(cards, loop.otherwise)
     for length in case.lengths:
         yield f"prefill {length}", attempt(cards, loop.prefill, length)
     del loop, weights
@@ -127,7 +129,8 @@ class Loop:
         self, cards: Cards, case: Case, weights: Weights, ceilings: tuple[float, float]
     ) -> None:
         self.cards, self.case, self.weights, self.ceilings = cards, case, weights, ceilings
-        self.engine = CudaEngine(cards.open(case.dtype), weights)
+        self.overlap = overlap_pays(weights.dims.width, case.dtype)
+        self.engine = CudaEngine(cards.open(case.dtype, programmatic=self.overlap), weights)
         self._tokens = np.random.default_rng(1)
 
     def tokens(self, count: int) -> list[int]:
@@ -194,9 +197,10 @@ class Loop:
         return found
 
     @torch.inference_mode()
-    def plain(self) -> dict[str, Any]:
-        """Measure launches that begin while the kernel before ends, and compare their results."""
-        other = CudaEngine(self.cards.open(self.case.dtype, programmatic=False), self.weights)
+    def otherwise(self) -> dict[str, Any]:
+        """Measure the kind of launches that the model does not get, and compare their results."""
+        device = self.cards.open(self.case.dtype, programmatic=not self.overlap)
+        other = CudaEngine(device, self.weights)
         ours = self.states(1)[0]
         theirs = copied(ours)
         same = all(

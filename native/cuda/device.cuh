@@ -291,32 +291,6 @@ class Carve {
   int used_ = 0;
 };
 
-// --- what comes next -----------------------------------------------------------------------------------
-
-constexpr i64 kLine = 128;  // bytes that are fetched at least
-constexpr int kRun = 32;        // lines
-constexpr int kAheads = 4;
-
-// Weights that later kernels read, which a kernel asks the second-level cache to fetch while memory would be idle:
-// runs of lines, evenly spread over a matrix, so that every block that reads it finds some.
-struct Ahead {
-  const u8 *at[kAheads];
-  int lines[kAheads];
-  int step[kAheads];  // lines from the beginning of a run to that of the next
-};
-
-// A part for each thread of the launch.
-DEVICE void fetch(const Ahead &ahead) {
-  const int block = static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x), threads = static_cast<int>(blockDim.x);
-  const int all = static_cast<int>(gridDim.x * gridDim.y) * threads;
-  ROLLED
-  for (int i = 0; i < kAheads; i++) {
-    ROLLED
-    for (int line = block * threads + static_cast<int>(threadIdx.x); line < ahead.lines[i]; line += all)
-      prefetch(ahead.at[i] + (static_cast<i64>(line / kRun) * ahead.step[i] + line % kRun) * kLine);
-  }
-}
-
 // --- states --------------------------------------------------------------------------------------------
 
 // States of the sequences of a batch: the one before and the one after, never the same where several

@@ -17,6 +17,7 @@ constexpr int kRowsTogether = 4;   // of a float matrix, which meet the same inp
 constexpr int kSlab = 512;         // bytes of such a row that a warp multiplies at once
 constexpr int kRing = 6144;        // bytes on their way to a warp, for up to two sequences,
 constexpr int kRingOfMany = 4096;  // and for more, whose inputs need the memory
+constexpr i64 kLine = 128;         // bytes that are fetched at least
 
 // A matrix [rows][cols] and where its products go.
 struct Role {
@@ -33,7 +34,6 @@ struct DotArguments {
   Source source;
   Role roles[kMaxRoles];
   int count, units;  // of roles, and of all their units
-  Ahead ahead;
   int unit, parts;   // rows of a float matrix in a unit; slabs of a row, or warps where those are more
 };
 
@@ -356,7 +356,6 @@ DEVICE void dot(const DotArguments &args) {
     const Task ahead = begin<M>(role, cols, first, last, bench.ring);
     if (fresh) {
       fetch_ahead<M>(args.source, role);
-      fetch(args.ahead);
       await_previous();
       if (args.source.weight) {
         moments_of<M>(args.source.x, cols, found);
@@ -371,7 +370,7 @@ DEVICE void dot(const DotArguments &args) {
   leave<M>(args.source, moments);
 }
 
-// Two blocks of a launch are on a processor, and of one or two sequences one of the next launch, which asks for its
+// So many blocks of a launch are on a processor; where there are fewer of one, the next launch's ask for their
 // weights meanwhile.
 KERNEL_TOGETHER(dot_1, DotArguments, kDotThreads, 3) { dot<1>(args); }
 KERNEL_TOGETHER(dot_2, DotArguments, kDotThreads, 3) { dot<2>(args); }

@@ -1,6 +1,6 @@
 // The recurrences over the tokens of whole sequences whose state is a matrix for each head, in float32. A
 // block has 16 value channels of one head of one sequence: rows of the state, which depend on no other row.
-// Eight threads share a row in registers, each with every eighth group of four keys. The operands of some
+// Four threads share a row in registers, each with every fourth group of four keys. The operands of some
 // tokens at a time go through shared memory; those of the next tokens are on their way while the present
 // ones are worked on. The states before and after may be the same memory.
 //
@@ -10,9 +10,9 @@
 #include "rows.cuh"
 
 constexpr int kScanRows = 16;
-constexpr int kScanSplit = 8;   // threads of a row
+constexpr int kScanSplit = 4;   // threads of a row
 constexpr int kScanThreads = kScanRows * kScanSplit;
-constexpr int kScanTokens = kScanSplit;  // of a tile
+constexpr int kScanTokens = 8;  // of a tile
 
 // --- operands ------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class Fetch {
   float4 part_[kEach];
 };
 
-// A thread's part of a row of Size keys: group i is keys 32 i + 4 (thread % 8) to + 3.
+// A thread's part of a row of Size keys: group i is keys 16 i + 4 (thread % 4) to + 3.
 template <int Size>
 struct RowPart {
   static constexpr int kGroups = Size / (4 * kScanSplit);
@@ -73,14 +73,14 @@ struct RowPart {
 // Where a block and a thread of a scan stand.
 template <int Size>
 struct ScanPlace {
-  int sequence, row, token;  // row: the thread's in the block; token: of a tile, whose sum it gets
+  int sequence, row, lead;  // row: the thread's in the block; lead: 1 for one thread of each row
   i64 head, channel;        // the head's first channel; the thread's value channel
   i64 values;               // the block's first value channel
 
   DEVICE ScanPlace()
       : sequence(static_cast<int>(blockIdx.z)),
         row(static_cast<int>(threadIdx.x) / kScanSplit),
-        token(static_cast<int>(threadIdx.x) % kScanSplit),
+        lead(threadIdx.x % kScanSplit == 0),
         head(static_cast<i64>(blockIdx.x) * Size),
         channel(head + blockIdx.y * kScanRows + row),
         values(head + blockIdx.y * kScanRows) {}
@@ -119,19 +119,12 @@ DEVICE void scan(const Arguments &args) {
     __syncthreads();
     ahead.load(args, next + place.head, left);
     values_ahead.load(args.v + next + place.values, args.width, left);
-    // What is read of each token is added up when all have been worked on: nothing that follows waits for it.
-    float parts[kScanTokens] = {};
-    if (count == kScanTokens) {
-      UNROLL
-      for (int i = 0; i < kScanTokens; i++)
-        parts[i] = ahead.step(row, operands + i * Size, values[i * kScanRows + place.row]);
-    } else {
-      UNROLL
-      for (int i = 0; i < kScanTokens; i++)
-        if (i < count) parts[i] = ahead.step(row, operands + i * Size, values[i * kScanRows + place.row]);
+#pragma unroll 2
+    for (int i = 0; i < count; i++) {
+      const float part = ahead.step(row, operands + i * Size, values[i * kScanRows + place.row]);
+      const float y = sum_lanes(part, kScanSplit);
+      if (place.lead) args.y[present + static_cast<i64>(i) * args.width + place.channel] = y;
     }
-    const float y = spread_sum<kScanTokens, kScanSplit / 2>(parts);
-    if (place.token < count) args.y[present + static_cast<i64>(place.token) * args.width + place.channel] = y;
   }
   row.store(state_after(args.state, place.sequence) + place.channel * Size);
 }

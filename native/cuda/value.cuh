@@ -23,7 +23,6 @@ struct ValueArguments {
   u32 *finished;        // [panels] blocks that are done; zero before and after
   const float *gate;    // [M][outputs], null for none
   float *x;             // [M][outputs], added to
-  Ahead ahead;
   int type, inputs, outputs, chunk;  // chunk: inputs of a block
 };
 
@@ -195,7 +194,6 @@ DEVICE float sum_splits(const float *partial, i64 pass, int splits) {
 template <int M>
 DEVICE void value(const ValueArguments &args) {
   release_next();
-  fetch(args.ahead);
   await_previous();
   const int panel = static_cast<int>(blockIdx.x), split = static_cast<int>(blockIdx.y);
   const int begin = split * args.chunk, end = smaller(args.inputs, begin + args.chunk);

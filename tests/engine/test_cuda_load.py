@@ -20,6 +20,7 @@ from oracle.models import distance, load, save_pth
 from oracle.weights import random_model
 
 from rwkv_cli.engine.cuda import load as cuda_load
+from rwkv_cli.engine.cuda.device import overlap_pays
 from rwkv_cli.engine.cuda.engine import CudaEngine
 from rwkv_cli.engine.cuda.selftest import Verdict
 from rwkv_cli.engine.load import load_model
@@ -199,6 +200,21 @@ def test_kernels_that_are_right_one_after_the_other_alone_run_so(
     for _ in range(2):  # the second time from memory
         assert not on_card(files["fp32"]).engine.device.programmatic
     assert seen == [True, False]
+
+
+def test_kernels_overlap_where_that_was_measured_to_be_faster(
+    card: Card, judged: list[str], files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = {(width, dtype) for width in (768, 2560, 4096) for dtype in ("fp16", "int8", "int4")}
+    assert {each for each in wide if overlap_pays(*each)} == {
+        (768, "fp16"), (768, "int8"), (2560, "fp16"), (2560, "int8")
+    }  # fmt: skip
+    monkeypatch.setattr("oracle.cuda_device.HostDevice.programmatic", True)
+    assert on_card(files["fp32"]).engine.device.programmatic
+    monkeypatch.setattr(cuda_load, "overlap_pays", lambda width, dtype: False)
+    for _ in range(2):  # what runs otherwise is compared anew, once
+        assert not on_card(files["fp32"]).engine.device.programmatic
+    assert judged == ["v7 32 fp32"] * 2
 
 
 def test_wrong_kernels_are_done_without_and_named(card: Card, files: dict[str, Path]) -> None:

@@ -24,7 +24,7 @@ from oracle.cuda_rows import (
     wide,
 )
 
-from rwkv_cli.engine.cuda.decode import BATCHES, UNIT, Decode, dot_parts
+from rwkv_cli.engine.cuda.decode import BATCHES, UNITS, Decode, dot_parts
 from rwkv_cli.native.library import is_available
 from rwkv_cli.native.pack import TYPES
 
@@ -94,7 +94,7 @@ class Products:
 
     def units(self) -> list[int]:
         """What each matrix is cut into; a card of many processors is given as many blocks."""
-        floats = UNIT[self.packed]  # 16 of a packed matrix
+        floats = UNITS[self.packed]  # 16 of a packed matrix
         return [-(-role.rows // (16 if role.dtype in PACKED else floats)) for role in self.roles]
 
     def run(
@@ -115,7 +115,7 @@ class Products:
             f"dot_{count}", "DotArguments", (grid or units, 1, 1), THREADS, shared,
             source={**self._source(sequences), "cols": self.cols, "commit": commit},
             roles=self._roles(sequences, outs), count=len(outs), units=units,
-            unit=UNIT[self.packed], parts=parts,
+            unit=UNITS[self.packed], parts=parts,
         )  # fmt: skip
         for role, out in zip(self.roles, outs, strict=True):
             assert np.isnan(out[:, role.rows :]).all()

@@ -24,7 +24,7 @@ from oracle.cuda_rows import (
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no C++ compiler")
 
-SPLIT, ROWS, TOKENS = 8, 16, 8  # threads of a row, rows of a block, tokens of a tile
+SPLIT, ROWS, TOKENS = 4, 16, 8  # threads of a row, rows of a block, tokens of a tile
 OFFSET = 160  # floats of a state before the part that a kernel means
 # Sequences, tokens, heads, head size.
 SHAPES = [

@@ -23,9 +23,8 @@ HEAD_SIZES = (32, 64, 128)
 NONE, TANH, SIGMOID, SQUARED_RELU, SILU = range(5)
 
 _BLOCK_ROWS, _PANEL = 16, 128  # native/src/formats.h
-_BLOCKS = {"dot": 2, "value": 2}  # of a processor, which weights are spread over
-UNIT = {False: 2, True: 8}  # rows of a float matrix dealt out at once: alone, beside packed ones
-AHEAD = 12 << 20  # bytes of a matrix that are fetched while other kernels have little to read
+_VALUE_BLOCKS = 2  # of a processor, which the value matrix is spread over
+UNITS = {False: 2, True: 8}  # rows of a float matrix dealt out at once: alone, beside packed ones
 _LARGEST_CHUNK = 1024  # inputs of a block of the value matrix
 
 
@@ -112,30 +111,10 @@ class Decode:
         """Begin the residual stream with the tokens' embeddings."""
         add_embedding(self.program, self.weights, self.feed[16 * self.sequences :], self.x)
 
-    def ahead(self, matrices: Sequence[Matrix | None]) -> ctypes.Structure:
-        """Name weights that later kernels read, for the cache to fetch them, so much of each."""
-        found, line, run = (
-            [m.data for m in matrices if m is not None],
-            constant("kLine"),
-            constant("kRun"),
-        )
-        lines = [data.numel() * data.element_size() // line for data in found]
-        runs = [min(count, AHEAD // line) // run for count in lines]
-        return self.program.struct(
-            "Ahead",
-            at=found,
-            lines=[run * count for count in runs],
-            step=[count // max(1, part) for count, part in zip(lines, runs, strict=True)],
-        )
-
-    def multiply(
-        self, source: Any, roles: Sequence[Role], ahead: Sequence[Matrix | None] = ()
-    ) -> None:
-        """Multiply matrices that read the same inputs, or as many of their own; meanwhile, weights
-        of later kernels are fetched.
-        """
+    def multiply(self, source: Any, roles: Sequence[Role]) -> None:
+        """Multiply matrices that read the same inputs, or as many of their own."""
         batch, name = self.sequences, f"dot_{self.sequences}"
-        unit = UNIT[any(role.matrix.packed for role in roles)]
+        unit = UNITS[any(role.matrix.packed for role in roles)]
         parts = max(dot_parts(source.cols, role.matrix.type) for role in roles)
         starts, units = [], 0
         for role in roles:
@@ -154,12 +133,11 @@ class Decode:
             units=units,
             unit=unit,
             parts=parts,
-            ahead=self.ahead(ahead),
         )
 
     def _resident(self, kernel: str, threads: int, shared: int) -> int:
         """Count the blocks that the card runs at the same time, a few of a processor at most."""
-        most = _BLOCKS[kernel.partition("_")[0]]
+        most = dot_blocks(self.dims.width, packed=self.weights.packed)
         fitting = max(1, self.device.blocks(kernel, threads, shared))
         return self.device.processors * min(most, fitting)
 
@@ -192,18 +170,12 @@ class Decode:
             first=first,
         )
 
-    def value(
-        self,
-        matrix: Matrix,
-        hidden: torch.Tensor,
-        gate: torch.Tensor | None = None,
-        ahead: Matrix | None = None,
-    ) -> None:
+    def value(self, matrix: Matrix, hidden: torch.Tensor, gate: torch.Tensor | None = None) -> None:
         """Add the product of the value matrix to the residual stream, times a gate."""
         program, batch, threads = self.program, self.sequences, constant("kValueThreads")
         panels = -(-matrix.rows // _PANEL)
         # The same for every batch: how inputs are split decides how sums are rounded.
-        chunk = _chunk(matrix.cols, -(-_BLOCKS["value"] * self.device.processors // panels))
+        chunk = _chunk(matrix.cols, -(-_VALUE_BLOCKS * self.device.processors // panels))
         splits = -(-matrix.cols // chunk)
         program.kernel(
             f"value_{batch}",
@@ -217,7 +189,6 @@ class Decode:
             finished=program.buffer("finished", (panels,), torch.int32),
             gate=gate,
             x=self.x,
-            ahead=self.ahead([ahead]),
             type=matrix.type,
             inputs=matrix.cols,
             outputs=matrix.rows,
@@ -296,18 +267,19 @@ class Decode:
             Role(matrices[block + "receptance.weight"], gate, mixes["r"], activation=SIGMOID),
         ]
         self.multiply(self.normed(layer, "ln2", "ffn_shift"), roles)
-        self.value(value, hidden, gate, self.first_matrix(layer + 1))
-
-    def first_matrix(self, layer: int) -> Matrix:
-        """Give the first large matrix of a layer, or of what follows the last."""
-        matrices = self.weights.matrices
-        receptance = matrices.get(f"blocks.{layer}.att.receptance.weight")
-        return receptance or matrices["head.weight"]
+        self.value(value, hidden, gate)
 
     def head(self) -> None:
         """Score the next token."""
         role = Role(self.weights.matrices["head.weight"], self.logits)
         self.multiply(self.normed(-1, "ln_out", None), [role])
+
+
+def dot_blocks(width: int, *, packed: bool) -> int:
+    """Give how many blocks of a processor were fastest at the products of a model of so many
+    channels, on an H200 (benchmarks/records/gpu-second.md).
+    """
+    return 3 if width >= 1024 and not packed else 2
 
 
 def dot_parts(cols: int, kind: int) -> int:

@@ -15,6 +15,8 @@ from rwkv_cli.native.cuda.kernels import Kernels
 
 Run = Callable[[], None]
 
+_WIDE = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -74,6 +76,13 @@ class Device(Protocol):
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the one that torch's functions mean."""
+
+
+def overlap_pays(width: int, dtype: str) -> bool:
+    """Tell whether a model of so many channels is faster where kernels begin while the one before
+    ends: on an H200 neither wide ones nor those in int4 were (benchmarks/records/gpu-second.md).
+    """
+    return width < _WIDE and dtype != "int4"
 
 
 class CudaDevice:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from rwkv_cli.engine.cuda.decode import HEAD_SIZES
-from rwkv_cli.engine.cuda.device import CudaDevice, Device
+from rwkv_cli.engine.cuda.device import CudaDevice, Device, overlap_pays
 from rwkv_cli.engine.cuda.engine import CudaEngine
 from rwkv_cli.engine.cuda.selftest import Verdict, judge
 from rwkv_cli.engine.cuda.weights import DTYPES, load_weights, precision
@@ -67,6 +67,7 @@ def cuda_engine(file: ModelFile, strategy: Strategy, progress: Progress | None) 
     device, found = open_device(strategy.device, TYPES_OF[dtype])
     if device is None:
         return Outcome(why=found.why)
+    device.programmatic = device.programmatic and overlap_pays(file.dims.width, dtype)
     with device.guard():
         verdict = _verdict(device, file, dtype, found.key)
         if not verdict.decodes and not verdict.reads:
@@ -113,7 +114,8 @@ def _verdict(device: Device, file: ModelFile, dtype: str, key: str) -> Verdict:
     they are wrong where one begins before the other ends, they run one after the other.
     """
     size = file.dims.letters.get("N", HEAD_SIZES[0])
-    name = cache.key([key, device.name, torch.__version__, file.arch.name, str(size), dtype])
+    how = "overlapped" if device.programmatic else "plain"
+    name = cache.key([key, device.name, torch.__version__, file.arch.name, str(size), dtype, how])
     known = cache.read(name)
     if known in (_RIGHT, _RIGHT_PLAIN):
         device.programmatic = device.programmatic and known == _RIGHT

@@ -45,8 +45,7 @@ def decode_layer(d: Decode, layer: int) -> None:
         **sums,
     )
     source = d.program.struct("Source", average=average, cols=width, commit=1)
-    key = matrices[f"blocks.{layer}.ffn.key.weight"]
-    d.multiply(source, [Role(matrices[att + "output.weight"], d.x, add=True)], [key])
+    d.multiply(source, [Role(matrices[att + "output.weight"], d.x, add=True)])
     d.gated_channel_mix(
         layer, {letter: vectors[f"blocks.{layer}.ffn.toward_{letter}"] for letter in "kr"}
     )

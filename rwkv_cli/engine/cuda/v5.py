@@ -80,8 +80,7 @@ def add_heads(d: Decode, layer: int, **fields: Any) -> None:
         **fields,
     )
     output = d.weights.matrices[att + "output.weight"]
-    key = d.weights.matrices[f"blocks.{layer}.ffn.key.weight"]
-    d.multiply(d.plain(y), [Role(output, d.x, add=True)], [key])
+    d.multiply(d.plain(y), [Role(output, d.x, add=True)])
 
 
 def rows_layer(r: Rows, layer: int) -> None:

@@ -35,9 +35,8 @@ def decode_layer(d: Decode, layer: int) -> None:
     for letter, out in low.items():
         down = matrices[f"{att}{letter}1"]
         roles.append(Role(down, out, mix[letter], activation=_LOW[letter]))
-    second = {letter: matrices.get(f"{att}{letter}2") for letter in _LOW}
-    d.multiply(d.normed(layer, "ln1", "att_shift"), roles, list(second.values()))
-    ups = [d.low_rank(second[letter], low.get(letter)) for letter in _LOW]
+    d.multiply(d.normed(layer, "ln1", "att_shift"), roles)
+    ups = [d.low_rank(matrices.get(f"{att}{letter}2"), low.get(letter)) for letter in _LOW]
     d.heads(
         "head7",
         "Head7Arguments",
@@ -52,14 +51,13 @@ def decode_layer(d: Decode, layer: int) -> None:
         wkv=d.states("wkv", layer),
         **head_vectors(d.weights, layer),
     )
-    key: Matrix = matrices[f"blocks.{layer}.ffn.key.weight"]
+    d.multiply(d.plain(y), [Role(matrices[att + "output.weight"], d.x, add=True)])
     value: Matrix = matrices[f"blocks.{layer}.ffn.value.weight"]
-    d.multiply(d.plain(y), [Role(matrices[att + "output.weight"], d.x, add=True)], [key])
     hidden = d.buffer("hidden", value.cols)
-    mix_k = vectors[f"blocks.{layer}.ffn.x_k"]
+    key, mix_k = matrices[f"blocks.{layer}.ffn.key.weight"], vectors[f"blocks.{layer}.ffn.x_k"]
     key_role = Role(key, hidden, mix_k, activation=SQUARED_RELU)
     d.multiply(d.normed(layer, "ln2", "ffn_shift"), [key_role])
-    d.value(value, hidden, ahead=d.first_matrix(layer + 1))
+    d.value(value, hidden)
 
 
 def rows_layer(r: Rows, layer: int) -> None:
