@@ -8,7 +8,7 @@ from pathlib import Path
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.strategy import choose_strategy
-from rwkv_cli.hub import resolve
+from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import models_folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 def renamed(tensor: RawTensor, name: str) -> RawTensor:
     """The same tensor under another name."""
-    return RawTensor(name, tensor.dtype, tensor.shape, tensor.data)
+    return replace(tensor, name=name)
 
 
 def reshaped(tensor: RawTensor, shape: tuple[int, ...]) -> RawTensor:
     """The same elements in the same order under another shape of as many elements."""
-    return RawTensor(tensor.name, tensor.dtype, shape, tensor.data)
+    return replace(tensor, shape=shape)
 
 
 def rows(tensor: RawTensor, start: int, count: int) -> memoryview:

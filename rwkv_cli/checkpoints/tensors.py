@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -37,22 +37,35 @@ class RawTensor:
 
     Attributes:
         name: Its name.
-        dtype: A key of `ITEM_BYTES`.
+        dtype: Type of its elements, a key of `ITEM_BYTES`.
         shape: Outermost dimension first.
         data: Its elements, row-major, little-endian, in a writable view of single bytes. Writes
             stay in this process. A file may place them at any byte, so nothing is promised
-            about alignment.
+            about alignment. Where `derive` is set: the bytes in the file that it reads.
+        derive: Makes the elements where the file holds them in another form (quantized, turned
+            around, to be merged); None where `data` are the elements.
+        coding: Name of that form where it has fewer bits than `dtype`, such as "Q4_K".
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     data: memoryview
+    derive: Callable[[], memoryview] | None = None
+    coding: str | None = None
 
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
         return self.data.nbytes
+
+    def plain(self) -> RawTensor:
+        """The tensor with its elements as `data`; those that are derived are new with each call,
+        so that who asks decides how long they stay in memory.
+        """
+        if self.derive is None:
+            return self
+        return replace(self, data=self.derive(), derive=None, coding=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
 from rwkv_cli.errors import StorageError, UsageError
 from rwkv_cli.files import reason
-from rwkv_cli.hub import resolve
+from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import expanded, models_folder
 from rwkv_cli.render.progress import Progress, counted
 from rwkv_cli.render.streams import note, stdout_sink

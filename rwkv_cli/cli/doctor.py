@@ -172,7 +172,7 @@ def _compiler() -> Probe:
 
 
 def _models() -> Probe:
-    from rwkv_cli.hub import default_model, installed
+    from rwkv_cli.hub.names import default_model, installed
 
     folder = models_folder()
     names = list(installed(folder))

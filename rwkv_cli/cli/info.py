@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rwkv_cli.cli.options import Command, common_options
-from rwkv_cli.hub import resolve
+from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import stdout_sink

@@ -16,7 +16,7 @@ from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import UsageError
-from rwkv_cli.hub import default_model, resolve
+from rwkv_cli.hub.names import default_model, resolve
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.sanitize import safe

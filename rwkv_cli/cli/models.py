@@ -6,7 +6,7 @@ import click
 
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.hub import default_model, installed
+from rwkv_cli.hub.names import default_model, installed
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note, stdout_sink

@@ -105,7 +105,8 @@ def prepared(
             kept = file.packed.tensors[place.name]
             yield Prepared(place, kept.dtype, raw.data[: kept.nbytes], kept.error)
         else:
-            one = _prepare(place, raw, wanted(place, raw.dtype, dtype), pool)
+            stored = raw.coding or raw.dtype
+            one = _prepare(place, raw.plain(), wanted(place, stored, dtype), pool)
             if one.data is not raw.data:
                 file.checkpoint.release(raw)
             yield one
@@ -144,6 +145,7 @@ def _numbers(file: ModelFile, raw: RawTensor) -> Float32s:
     if file.packed:
         data = raw.data[: file.packed.tensors[raw.name].nbytes]
         return np.frombuffer(data, np.float32).copy()
+    raw = raw.plain()
     if raw.dtype == "BF16":
         return (np.frombuffer(raw.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
     kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[raw.dtype]

@@ -91,7 +91,7 @@ class _Loader:
         float32.
         """
         raw = self.checkpoint.tensors[name]
-        mapped = _view(raw)
+        mapped = _view(raw.plain())
         where = mapped.data_ptr()
         if where % mapped.element_size():
             mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
