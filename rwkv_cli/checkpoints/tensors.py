@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from types import TracebackType
 
-from rwkv_cli.checkpoints.source import Source
+from rwkv_cli.checkpoints.source import Origin, Source
 from rwkv_cli.errors import RefusedError
 
 # Bytes of one element, under the names of the safetensors specification.
@@ -70,10 +70,14 @@ class RawTensor:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a reader finds in a file: tensors in file order and short notes beside them."""
+    """What a reader finds in a file: tensors in file order and short notes beside them.
+
+    The sources are the files that the tensors lie in, where that is not the one that was read.
+    """
 
     tensors: list[RawTensor]
     metadata: dict[str, str]
+    sources: tuple[Source, ...] = ()
 
 
 class Checkpoint:
@@ -81,7 +85,7 @@ class Checkpoint:
 
     Attributes:
         path: Where the file lies.
-        format: "pth", "safetensors" or "rwkv.cpp".
+        format: "pth", "safetensors", "rwkv.cpp", "GGUF", "folder" or "memory".
         tensors: Name to tensor, in file order; empty once closed.
         metadata: Notes in the file that are no tensors.
     """
@@ -91,12 +95,12 @@ class Checkpoint:
     tensors: dict[str, RawTensor]
     metadata: dict[str, str]
 
-    def __init__(self, source: Source, format_name: str, contents: Contents) -> None:
-        self.path = source.path
+    def __init__(self, path: Path, format_name: str, contents: Contents) -> None:
+        self.path = path
         self.format = format_name
         self.tensors = {tensor.name: tensor for tensor in contents.tensors}
         self.metadata = contents.metadata
-        self._source: Source | None = source
+        self._sources = contents.sources
 
     @classmethod
     def in_memory(cls, path: Path, tensors: Iterable[RawTensor]) -> Checkpoint:
@@ -104,7 +108,7 @@ class Checkpoint:
         made = cls.__new__(cls)
         made.path, made.format, made.metadata = path, "memory", {}
         made.tensors = {tensor.name: tensor for tensor in tensors}
-        made._source = None
+        made._sources = ()
         return made
 
     def release(self, tensor: RawTensor) -> None:
@@ -112,8 +116,8 @@ class Checkpoint:
 
         Changes made to its bytes are lost where the system can drop pages.
         """
-        if self._source is not None:
-            self._source.forget(tensor.data)
+        for source in self._sources:
+            source.forget(tensor.data)
 
     def close(self) -> None:
         """Lets go of the file; its memory is unmapped when the last view of it is gone.
@@ -122,7 +126,7 @@ class Checkpoint:
         `torch.frombuffer` keeps the view alive but holds no lock on it.
         """
         self.tensors = {}
-        self._source = None
+        self._sources = ()
 
     def __enter__(self) -> Checkpoint:
         """The checkpoint itself."""
@@ -147,7 +151,7 @@ def printable(text: str, limit: int = 80) -> str:
     )
 
 
-def check_name(name: str, source: Source) -> str:
+def check_name(name: str, source: Origin) -> str:
     """The name itself, when a tensor may be called so.
 
     Raises:
@@ -170,7 +174,7 @@ def mapped(source: Source, name: str, dtype: str, shape: tuple[int, ...], offset
     return RawTensor(name, dtype, shape, source.take(offset, nbytes, f"tensor {name}"))
 
 
-def check_tensors(tensors: list[RawTensor], source: Source) -> None:
+def check_tensors(tensors: list[RawTensor], source: Origin) -> None:
     """Checks that there is at least one tensor, and that every name is used once.
 
     Raises:
@@ -185,6 +189,6 @@ def check_tensors(tensors: list[RawTensor], source: Source) -> None:
         raise source.refused("holds no tensors")
 
 
-def twice(name: str, source: Source) -> RefusedError:
+def twice(name: str, source: Origin) -> RefusedError:
     """The error for a name that appears more than once."""
     return source.refused(f"is corrupt: it names {printable(name)} twice")

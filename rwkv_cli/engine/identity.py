@@ -59,13 +59,17 @@ def fingerprint(tensors: Mapping[str, RawTensor]) -> str:
     """Tell one set of weights from another without reading all of them.
 
     SHA-256 over every name, type and shape, and over 4 KiB at eight even places of every tensor,
-    sorted by name. So it is the same for the same tensors in any file format; the prefix says that
-    it is a sample, and it is never compared with a digest of the whole.
+    sorted by name. So it is the same for the same tensors in any file format that has them as they
+    are; of one that has them in another form (quantized, turned around) the stored bytes count, and
+    the name of that form. The prefix says that it is a sample, and it is never compared with a
+    digest of the whole.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name};{tensor.dtype};{list(tensor.shape)};".encode())
+        if tensor.derive is not None:
+            digest.update(f"from {tensor.coding or 'another form'};".encode())
         last = max(0, tensor.nbytes - _SAMPLE_BYTES)
         for place in sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)}):
             digest.update(tensor.data[place : place + _SAMPLE_BYTES])

@@ -43,6 +43,16 @@ class ModelFile:
         """Tell one set of weights from another; a packed file is what it was made from."""
         return self.packed.weights if self.packed else fingerprint(self.checkpoint.tensors)
 
+    @property
+    def natural_dtype(self) -> str | None:
+        """The precision to run in when nobody names one: "int8" where the file itself has fewer
+        than 16 bits for its matrices; None where the precision of the file will do.
+        """
+        if self.packed:
+            return None
+        layers = (t for name, t in self.checkpoint.tensors.items() if name.endswith(".weight"))
+        return "int8" if any(t.coding for t in layers) else None
+
 
 def is_state_file(path: Path) -> bool:
     """Tell by the name whether a file claims to be a state."""
@@ -50,7 +60,8 @@ def is_state_file(path: Path) -> bool:
 
 
 def open_model(path: Path) -> ModelFile:
-    """Read the header of a weights file and tell what it is; no weights are read.
+    """Read the header of a weights file, or of a folder of them, and tell what it is; no weights
+    are read.
 
     Raises:
         NotFoundError: There is no such file.
