@@ -96,7 +96,7 @@ def _check_config(origin: Origin, config: dict[str, object]) -> None:
         raise origin.refused(f"holds {_OTHERS[name]} ({name}), which does not run here")
     for key in _EPSILONS:
         value = config.get(key, _EPSILON)
-        if not isinstance(value, float) or abs(value / _EPSILON - 1) > 1e-3:
+        if not isinstance(value, float) or not abs(value / _EPSILON - 1) <= 1e-3:
             raise origin.refused(f"has a {key} of {printable(str(value))}, not {_EPSILON}")
 
 

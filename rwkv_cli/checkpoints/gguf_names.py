@@ -88,16 +88,16 @@ def _header(metadata: Metadata, source: Source) -> _Header:
     arch = metadata.get("general.architecture")
     if metadata.get("general.type", "model") != "model":
         kind = printable(str(metadata["general.type"]))
-        raise source.refused(f"is a GGUF file, but no model: it holds a {kind!r}")
+        raise source.refused(f"is a GGUF file, but no model: it holds: {kind}")
     if arch in _TITLES:
         raise source.refused(
             f"is an {_TITLES[arch]} ({arch}), another architecture; plain versions 6 and 7 run here"
         )
     if not isinstance(arch, str) or arch not in _MIXES:
         name = printable(arch) if isinstance(arch, str) else "none"
-        raise source.refused(f"is a GGUF file of the architecture {name!r}, not RWKV-6 or 7")
+        raise source.refused(f"is a GGUF file of the architecture {name}, not RWKV-6 or 7")
     epsilon = metadata.get(f"{arch}.attention.layer_norm_epsilon", _EPSILON)
-    if not isinstance(epsilon, float) or abs(epsilon / _EPSILON - 1) > 1e-3:
+    if not isinstance(epsilon, float) or not abs(epsilon / _EPSILON - 1) <= 1e-3:
         raise source.refused(f"has a layer norm with an epsilon of {epsilon}, not {_EPSILON}")
     every = _count(metadata, f"{arch}.rescale_every_n_layers", source) or 0
     head_size = _count(metadata, f"{arch}.wkv.head_size", source) or 0
