@@ -59,7 +59,12 @@ def in_blocks(source: Source, name: str, coding: str, shape: tuple[int, ...], at
         )
     nbytes = prod(shape) // kind.weights * kind.nbytes
     data = source.take(at, nbytes, f"tensor {name}")
-    return RawTensor(name, "F32", shape, data, lambda: decoded(coding, data), coding)
+    width = nbytes // shape[0]
+
+    def some(start: int, count: int) -> memoryview:
+        return decoded(coding, data[start * width : (start + count) * width])
+
+    return RawTensor(name, "F32", shape, data, lambda: decoded(coding, data), coding, some)
 
 
 def decoded(coding: str, data: memoryview) -> memoryview:

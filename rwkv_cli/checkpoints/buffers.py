@@ -24,7 +24,7 @@ def renamed(tensor: RawTensor, name: str) -> RawTensor:
 
 def reshaped(tensor: RawTensor, shape: tuple[int, ...]) -> RawTensor:
     """The same elements in the same order under another shape of as many elements."""
-    return replace(tensor, shape=shape)
+    return replace(tensor, shape=shape, derive_rows=None)
 
 
 def row(tensor: RawTensor, index: int) -> RawTensor:
@@ -60,7 +60,7 @@ def rearranged(
         kind = np.dtype(f"<u{ITEM_BYTES[tensor.dtype]}")
         return as_bytes(change(np.frombuffer(tensor.plain().data, kind).reshape(tensor.shape)))
 
-    return replace(tensor, shape=shape, derive=derive)
+    return replace(tensor, shape=shape, derive=derive, derive_rows=None)
 
 
 def computed(
@@ -82,7 +82,7 @@ def computed(
     def derive() -> memoryview:
         return _narrowed(change(numbers(tensor)), dtype)
 
-    return replace(tensor, dtype=dtype, shape=shape, derive=derive)
+    return replace(tensor, dtype=dtype, shape=shape, derive=derive, derive_rows=None)
 
 
 def numbers(tensor: RawTensor) -> Array:

@@ -55,6 +55,7 @@ _LOW_RANK = re.compile(r"att\.(?:time_maa_w[12]|time_decay_w[12]|[wavg][12])")
 _UNUSED = ("att.v0", "att.v1", "att.v2")  # of the first layer
 _TITLES = {"rwkv6qwen2": "RWKV-6 distilled from Qwen", "arwkv7": "RWKV-7 distilled from Qwen"}
 _EPSILON = 1e-5
+_WORLD_TOKENS = 65_529
 _NOTES = ("general.architecture", "general.name", "general.file_type")
 
 
@@ -79,7 +80,8 @@ def restore(tensors: list[RawTensor], metadata: Metadata, source: Source) -> Con
         restored += _restored(tensor, header, source)
     _check_sizes(restored, metadata, header, source)
     notes = {key: str(metadata[key])[:200] for key in _NOTES if key in metadata}
-    if metadata.get("tokenizer.ggml.model") == "rwkv":
+    rows = next((tensor.shape[0] for tensor in restored if tensor.name == "emb.weight"), 0)
+    if metadata.get("tokenizer.ggml.model") == "rwkv" and rows >= _WORLD_TOKENS:
         notes["rwkv.tokenizer"] = "world"
     return Contents(restored, notes)
 

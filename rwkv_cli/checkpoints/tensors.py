@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -45,6 +46,8 @@ class RawTensor:
         derive: Makes the elements where the file holds them in another form (quantized, turned
             around, to be merged); None where `data` are the elements.
         coding: Name of that form where it has fewer bits than `dtype`, such as "Q4_K".
+        derive_rows: Makes as many rows of the first dimension as the second argument says, from the
+            one that the first says; None where that is no cheaper than all of them.
     """
 
     name: str
@@ -53,6 +56,7 @@ class RawTensor:
     data: memoryview
     derive: Callable[[], memoryview] | None = None
     coding: str | None = None
+    derive_rows: Callable[[int, int], memoryview] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +69,16 @@ class RawTensor:
         """
         if self.derive is None:
             return self
-        return replace(self, data=self.derive(), derive=None, coding=None)
+        return replace(self, data=self.derive(), derive=None, coding=None, derive_rows=None)
+
+    def plain_rows(self, start: int, count: int) -> RawTensor:
+        """Some rows of a tensor that has `derive_rows`, as a tensor with its elements as `data`: a
+        large one needs never be whole in memory.
+        """
+        if self.derive_rows is None:
+            raise ValueError(f"{self.name} cannot be derived in parts")
+        data, shape = self.derive_rows(start, count), (count, *self.shape[1:])
+        return RawTensor(self.name, self.dtype, shape, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +131,16 @@ class Checkpoint:
         """
         for source in self._sources:
             source.forget(tensor.data)
+
+    @contextmanager
+    def scattered_reads(self) -> Iterator[None]:
+        """Within it the kernel reads no pages ahead, for a look at a little of everything; after
+        it no page is resident, and changes made to bytes are lost.
+        """
+        with ExitStack() as stack:
+            for source in self._sources:
+                stack.enter_context(source.scattered_reads())
+            yield
 
     def close(self) -> None:
         """Lets go of the file; its memory is unmapped when the last view of it is gone.

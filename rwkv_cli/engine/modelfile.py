@@ -41,7 +41,10 @@ class ModelFile:
 
     def fingerprint(self) -> str:
         """Tell one set of weights from another; a packed file is what it was made from."""
-        return self.packed.weights if self.packed else fingerprint(self.checkpoint.tensors)
+        if self.packed:
+            return self.packed.weights
+        with self.checkpoint.scattered_reads():
+            return fingerprint(self.checkpoint.tensors)
 
     @property
     def natural_dtype(self) -> str | None:
@@ -69,11 +72,7 @@ def open_model(path: Path) -> ModelFile:
         MismatchError: It was packed by another version of this program.
     """
     checkpoint = open_checkpoint(path)
-    if "_strategy" in checkpoint.metadata:
-        raise RefusedError(
-            f"{path}: was converted by the package rwkv for {checkpoint.metadata['_strategy']!r}",
-            hint="use the original file that it was made from",
-        )
+    _check_unconverted(checkpoint)
     packed: Packed | None = None
     if is_packed(checkpoint):
         packed, arch, dims = read_packed(checkpoint)
@@ -85,6 +84,24 @@ def open_model(path: Path) -> ModelFile:
         tokenizer=tokenizer or "", name=path.name, version=arch.name
     )
     return ModelFile(checkpoint, arch, dims, tokenizer, template, packed)
+
+
+def _check_unconverted(checkpoint: Checkpoint) -> None:
+    """Refuse what the converter of the package rwkv wrote: it applies blocks.0.ln0 to the embedding
+    and drops it, so the weights as they were trained cannot be had back.
+
+    Raises:
+        RefusedError: The file is one of those.
+    """
+    strategy = checkpoint.metadata.get("_strategy")
+    if strategy is None:
+        return
+    codes = "its matrices are 8-bit codes of that package, and " if "i8" in strategy else ""
+    raise RefusedError(
+        f"{checkpoint.path}: was converted by the package rwkv for the strategy {strategy!r}: "
+        f"{codes}the layer norm of its embedding is applied already and no longer in the file",
+        hint="use the original file that it was made from",
+    )
 
 
 def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:

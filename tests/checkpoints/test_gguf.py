@@ -39,7 +39,7 @@ def test_both_versions_are_read(tmp_path: Path, version: int) -> None:
     path.write_bytes(gguf_file(version=version).out)
     with open_checkpoint(path) as checkpoint:
         assert checkpoint.format == "GGUF"
-        assert checkpoint.metadata["rwkv.tokenizer"] == "world"
+        assert checkpoint.metadata["general.architecture"] == "rwkv7"
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
         codings = {t.coding for t in checkpoint.tensors.values()}
     assert shapes["emb.weight"] == (V, C)
@@ -151,6 +151,16 @@ def test_every_cut_of_a_file_is_refused(tmp_path: Path) -> None:
     content = gguf_file().out
     for end in range(4, len(content) - BASE_TENSORS[-1][3], 97):
         assert str(tmp_path) in refusal(tmp_path / "m", content[:end])
+
+
+@pytest.mark.parametrize(("rows", "tokenizer"), [(65_536, "world"), (V, None)])
+def test_the_vocabulary_is_named_where_there_is_room_for_it(
+    tmp_path: Path, rows: int, tokenizer: str | None
+) -> None:
+    tensors = [("token_embd.weight", (C, rows), 2, 18 * rows), *BASE_TENSORS[1:]]
+    (tmp_path / "m").write_bytes(gguf_file(None, tensors).out)
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert checkpoint.metadata.get("rwkv.tokenizer") == tokenizer
 
 
 def test_the_value_residual_of_the_first_layer_is_left_out(tmp_path: Path) -> None:
