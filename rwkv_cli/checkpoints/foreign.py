@@ -51,6 +51,8 @@ def recognize(head: bytes) -> Foreign:
     for start, foreign in _STARTS:
         if head.startswith(start):
             return foreign
+    if head.startswith(b"{") and b'"weight_map"' in head:
+        return Foreign("is a list of shards, not weights", "Name the folder that it lies in.")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_PAGES):
         return Foreign("looks like a web page, not weights", _AGAIN)

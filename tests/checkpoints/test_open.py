@@ -42,6 +42,7 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08", "is a packed archive"),
         (b"GGUF\x03\0\0\0", "the header at byte 8 needs 8 bytes"),
         (b"FUGG\0\0\0\x03", "is a GGUF file for big-endian machines"),
+        (b'{"metadata": {}, "weight_map": {}}', "is a list of shards"),
         (b'{"model_type": "rwkv"}', "looks like JSON text"),
         (b"\x93NUMPY\x01\0", "is a numpy array"),
         (b"hello", "in none of the known formats"),

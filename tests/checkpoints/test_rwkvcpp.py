@@ -233,6 +233,8 @@ def test_joined_mixes_stay_mapped(tmp_path: Path) -> None:
         ("tiny-rwkv-4v0-660K-FP32.bin", 78, 4),
         ("tiny-rwkv-7v0-834K-FP32.bin", 399, 12),
         ("tiny-rwkv-7v0-834K-FP16.bin", 399, 12),
+        ("tiny-rwkv-4v0-660K-Q5_1.bin", 78, 4),
+        ("tiny-rwkv-7v0-834K-Q5_1.bin", 399, 12),
     ],
 )
 def test_trained_files_are_read(shared_data: Path, name: str, tensors: int, layers: int) -> None:
