@@ -90,8 +90,9 @@ def _half(blocks: Bytes, at: int) -> Floats:
     return blocks[:, at : at + 2].copy().view("<f2").astype(np.float32)
 
 
-def _nibbles(packed: Bytes, out: Floats) -> None:
+def _nibbles(packed: Bytes, out: Any) -> None:
     """Writes the low halves of (blocks, runs, n) bytes, then the high ones, run by run."""
+    packed = packed.copy()  # in a row numpy takes them many at a time
     runs = out.reshape(*packed.shape[:2], 2, packed.shape[2])
     runs[:, :, 0] = packed & 15
     runs[:, :, 1] = packed >> 4
@@ -110,12 +111,14 @@ def _q4_1(blocks: Bytes, out: Floats) -> None:
 
 
 def _fives(blocks: Bytes, at: int, out: Floats) -> None:
-    """Adds the fifth bits, 32 of them from byte `at`, to the four in the 16 bytes after them."""
+    """Joins the fifth bits, 32 of them from byte `at`, with the four in the 16 bytes after them."""
     import numpy as np
 
-    _nibbles(blocks[:, None, at + 4 :], out)
-    fifth = np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little")
-    out += fifth << 4
+    # Bits are put together as bytes: numpy adds those to floats four times slower.
+    whole = np.empty(out.shape, np.uint8)
+    _nibbles(blocks[:, None, at + 4 :], whole)
+    whole |= np.unpackbits(blocks[:, at : at + 4], axis=1, bitorder="little") << 4
+    out[...] = whole
 
 
 def _q5_0(blocks: Bytes, out: Floats) -> None:
@@ -163,10 +166,13 @@ def _q5_k(blocks: Bytes, out: Floats) -> None:
     import numpy as np
 
     scales, minima = _scales_of_8(blocks)
-    _nibbles(blocks[:, 48:].reshape(-1, 4, 32), out)
-    runs = out.reshape(-1, 8, 32)
-    shifts = np.arange(8, dtype=np.uint8)[:, None]
-    runs += (blocks[:, None, 16:48] >> shifts & 1) << 4  # bit i of each belongs to run i
+    whole = np.empty((len(blocks), 8, 32), np.uint8)
+    _nibbles(blocks[:, 48:].reshape(-1, 4, 32), whole)
+    fifth = blocks[:, 16:48].copy()
+    for run in range(8):
+        whole[:, run] |= (fifth >> run & 1) << 4
+    runs = out.reshape(whole.shape)
+    runs[...] = whole
     runs *= scales
     runs -= minima
 
@@ -176,13 +182,12 @@ def _q6_k(blocks: Bytes, out: Floats) -> None:
     import numpy as np
 
     lower = blocks[:, :128].reshape(-1, 2, 64)
-    halves = out.reshape(-1, 2, 2, 64)
-    halves[:, :, 0] = lower & 15
-    halves[:, :, 1] = lower >> 4
-    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    upper = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
-    out.reshape(-1, 2, 4, 32)[...] += upper << 4
-    out -= 32
+    whole = np.empty((len(blocks), 2, 4, 32), np.uint8)
+    _nibbles(lower, whole)
+    upper = blocks[:, 128:192].reshape(-1, 2, 32).copy()
+    for pair in range(4):
+        whole[:, :, pair] |= (upper >> 2 * pair & 3) << 4
+    out[...] = (whole - np.uint8(32)).view(np.int8).reshape(out.shape)
     scales = _half(blocks, 208) * blocks[:, 192:208].view(np.int8)
     runs = out.reshape(-1, 16, 16)
     runs *= scales[..., None]

@@ -124,6 +124,11 @@ class Checkpoint:
         made._sources = ()
         return made
 
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file, or of all files of weights in a folder."""
+        return sum(source.size for source in self._sources)
+
     def release(self, tensor: RawTensor) -> None:
         """Gives back the memory behind a tensor; reading it again fetches it from disk.
 

@@ -48,6 +48,7 @@ def test_shards_are_one_checkpoint_and_stay_mapped(folder: Path) -> None:
             "emb.weight", "ln_out.bias", "blocks.0.ln1.weight", "head.weight",
         }  # fmt: skip
         assert len({id(tensor.data.obj) for tensor in checkpoint.tensors.values()}) == 2
+        assert checkpoint.file_bytes == sum((folder / name).stat().st_size for name in SHARDS)
         for tensor in checkpoint.tensors.values():
             before = bytes(tensor.data)
             checkpoint.release(tensor)
