@@ -57,6 +57,8 @@ def rearranged(
     def derive() -> memoryview:
         import numpy as np
 
+        if 0 in tensor.shape:
+            return memoryview(bytearray())  # the other axes may be longer than numpy allows
         kind = np.dtype(f"<u{ITEM_BYTES[tensor.dtype]}")
         return as_bytes(change(np.frombuffer(tensor.plain().data, kind).reshape(tensor.shape)))
 
@@ -80,6 +82,8 @@ def computed(
     """
 
     def derive() -> memoryview:
+        if 0 in tensor.shape:
+            return memoryview(bytearray())
         return _narrowed(change(numbers(tensor)), dtype)
 
     return replace(tensor, dtype=dtype, shape=shape, derive=derive, derive_rows=None)

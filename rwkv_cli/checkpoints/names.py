@@ -61,11 +61,16 @@ _JOINED = re.compile(r"(blocks\.\d+\.att\.x_)x")
 _MIXES = "rwkvag"
 
 
-def to_original(tensors: list[RawTensor]) -> list[RawTensor]:
-    """The same tensors under BlinkDL's names, low-rank matrices the way round he has them."""
+def to_original(tensors: list[RawTensor], format_name: str) -> list[RawTensor]:
+    """The same tensors under BlinkDL's names, low-rank matrices the way round he has them.
+
+    Args:
+        tensors: Under the names of a file.
+        format_name: Of the file: some projects write one format alone.
+    """
     project = next((t.name for t in tensors if t.name in _PROJECTS), None)
     if project is None:
-        return from_webrwkv(tensors)
+        return from_webrwkv(tensors) if format_name == "safetensors" else tensors
     rename = _renamer(_PROJECTS[project])
     tensors = [renamed(tensor, rename(tensor.name)) for tensor in tensors]
     if project != _FLA_EMBEDDING:

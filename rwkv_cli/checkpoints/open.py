@@ -48,7 +48,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     else:
         origin = source = Source(path)
         name, contents = read_file(source)
-    tensors = to_original(contents.tensors)
+    tensors = to_original(contents.tensors, name)
     check_tensors(tensors, origin)
     return Checkpoint(path, name, replace(contents, tensors=tensors))
 

@@ -4,7 +4,7 @@ Their script (convert_safetensors.py of both) makes names lower-case and every w
 renames the bonus and the mixes of RWKV-6, transposes low-rank matrices and tuned states, and calls
 the two factors of a LoRA `lora.0` (transposed) and `lora.1`. Nothing in a file says that it is one
 of theirs; names tell for RWKV-6, the shapes of the low-rank matrices for RWKV-7, the shape of the
-bonus for RWKV-5. Files of RWKV-4 are like any other.
+bonus, and that all are halves, for RWKV-5. Files of RWKV-4 are like any other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def from_webrwkv(tensors: list[RawTensor]) -> list[RawTensor]:
         tensors = [renamed(tensor, _V6_MIX.sub(r"\1maa_\2", tensor.name)) for tensor in tensors]
     widths = {t.shape[1] for t in tensors if t.name == "emb.weight" and len(t.shape) == 2}
     across = [_lies_across(tensor, widths) for tensor in tensors]
-    is_theirs = is_v6 or any(across) or any(_is_bonus_by_channel(tensor) for tensor in tensors)
+    is_v5 = all(t.dtype == "F16" for t in tensors) and any(map(_is_bonus_by_channel, tensors))
+    is_theirs = is_v5 or is_v6 or any(across)
     return [
         _restored(tensor, is_theirs=is_theirs, is_across=turn)
         for tensor, turn in zip(tensors, across, strict=True)

@@ -16,10 +16,11 @@ Entry = tuple[str, tuple[int, ...], int, int]
 
 @dataclass
 class Builder:
-    """Bytes that grow, and the places in them that damage should hit."""
+    """Bytes that grow, the places in them that damage should hit, and the size of the file."""
 
     out: bytearray = field(default_factory=bytearray)
     marks: list[int] = field(default_factory=list)
+    whole: int = 0
 
     def number(self, form: str, value: object) -> None:
         """Append a number."""
@@ -86,6 +87,7 @@ def gguf_file(
     counts: tuple[int, int] | None = None,
     offsets: dict[int, int] | None = None,
     alignment: int = 32,
+    with_data: bool = True,
 ) -> Builder:
     """A GGUF file; counts and offsets (by number of the tensor) replace the truth."""
     pairs = base_pairs() if pairs is None else pairs
@@ -107,6 +109,7 @@ def gguf_file(
         ends.append(at + nbytes)
         at = -(-(at + nbytes) // alignment) * alignment
     made.out += bytes(-len(made.out) % alignment)
-    data = bytearray((i * 37 % 61) for i in range(ends[-1] if ends else 0))
-    made.out += data
+    made.whole = len(made.out) + (ends[-1] if ends else 0)
+    if with_data:
+        made.out += bytes(i * 37 % 61 for i in range(made.whole - len(made.out)))
     return made

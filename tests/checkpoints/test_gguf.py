@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +21,7 @@ from tests.checkpoints.gguf_files import (
     TEXT,
     U32,
     U64,
+    Builder,
     C,
     Pair,
     V,
@@ -194,3 +199,37 @@ def test_outputs_that_were_scaled_for_halves_are_scaled_back(tmp_path: Path, eve
             assert plain.dtype == "BF16"
             values = (np.frombuffer(plain.data, "<u2").astype("<u4") << 16).view("<f4")
             assert (values == 2.0 ** (layer // every)).all()
+
+
+def large(layers: int, width: int, vocab: int) -> Builder:
+    """The header of a large file of Q4_K, its vocabulary included."""
+    pairs = [pair for pair in base_pairs() if "tokens" not in pair[0] and "rwkv7" not in pair[0]]
+    pairs += [
+        ("rwkv7.block_count", U32, layers),
+        ("rwkv7.wkv.head_size", U32, 64),
+        ("tokenizer.ggml.tokens", ARRAY, (TEXT, [f"token {i}" for i in range(vocab)])),
+    ]
+    square = ((width, width), 12, width * width // 256 * 144)
+    table = ((width, vocab), 12, width * vocab // 256 * 144)
+    parts = ("key", "value", "receptance", "output", "w1", "w2", "a1", "a2", "g1", "g2")
+    blocks = [(f"blk.{i}.time_mix_{part}.weight", *square) for i in range(layers) for part in parts]
+    norms = [(f"blk.{i}.attn_norm.{end}", (width,), 0, 4 * width)
+             for i in range(layers) for end in ("weight", "bias")]  # fmt: skip
+    tensors = [("token_embd.weight", *table), *blocks, *norms, ("output.weight", *table)]
+    return gguf_file(pairs, tensors, with_data=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sparse files")
+def test_the_header_of_a_file_of_14b_takes_under_a_second_and_no_weights(tmp_path: Path) -> None:
+    built, path = large(layers=61, width=4096, vocab=65_536), tmp_path / "m.gguf"
+    path.write_bytes(built.out)
+    os.truncate(path, built.whole)
+    assert built.whole > 5 << 30
+    started = time.process_time()
+    open_checkpoint(path).close()
+    assert time.process_time() - started < 1
+    tracemalloc.start()
+    with open_checkpoint(path) as checkpoint:
+        assert len(checkpoint.tensors) > 700
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()

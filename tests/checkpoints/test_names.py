@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rwkv_cli.checkpoints.open import open_checkpoint
-from tests.checkpoints.files import refusal
+from tests.checkpoints.files import refusal, safetensors_bytes
 from tests.checkpoints.test_pth import as_torch
 
 V, C, D, H, N = 11, 8, 3, 2, 4
@@ -154,9 +154,24 @@ def test_rwkv_6_of_web_rwkv_gets_its_names_back(tmp_path: Path, twice: bool) -> 
     assert_original(tmp_path / "m", stored, expected)
 
 
-def test_a_bonus_by_head_stays_a_logarithm(tmp_path: Path) -> None:
-    expected = {"emb.weight": torch.ones(V, C), "blocks.0.att.time_first": torch.ones(H, 1)}
+@pytest.mark.parametrize(("width", "dtype"), [(1, torch.float16), (N, torch.bfloat16)])
+def test_the_bonus_of_anyone_else_stays_a_logarithm(
+    tmp_path: Path, width: int, dtype: torch.dtype
+) -> None:
+    expected = {"emb.weight": torch.ones(V, C), "blocks.0.att.time_first": torch.ones(H, width)}
+    expected = {name: tensor.to(dtype) for name, tensor in expected.items()}
     assert_original(tmp_path / "m", expected, expected)
+
+
+def test_an_empty_tensor_of_endless_width_is_turned(tmp_path: Path) -> None:
+    shapes = {
+        "model.embeddings.weight": [0, 2],
+        "model.layers.0.attn.w_lora.lora.0.weight": [0, 2**62],
+    }
+    header = {n: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
+    (tmp_path / "m").write_bytes(safetensors_bytes(header))
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert checkpoint.tensors["blocks.0.att.w1"].plain().data.nbytes == 0
 
 
 def test_factors_of_a_lora_get_their_names_back(tmp_path: Path) -> None:
