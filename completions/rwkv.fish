@@ -36,6 +36,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -73,6 +74,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d '
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -106,6 +108,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l dry-run -d 'With gc: 
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, show: JSON'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x

@@ -61,7 +61,7 @@ def narrowed(values: Float32s, dtype: str) -> memoryview:
         infinite = np.isinf(rounded)
     if np.any(infinite) and not np.array_equal(infinite, np.isinf(values)):
         raise OverflowError(dtype)
-    return memoryview(rounded).cast("B")
+    return rounded.view(np.uint8).data
 
 
 def made_of(

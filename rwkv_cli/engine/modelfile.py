@@ -30,6 +30,8 @@ class ModelFile:
         tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
         template: Name of its chat format.
         packed: What a packed file tells beyond that; None for every other.
+        merged: Fingerprint of the model and of what `engine.lora` merges into it; None where the
+            tensors are those of the file.
     """
 
     checkpoint: Checkpoint
@@ -38,10 +40,13 @@ class ModelFile:
     tokenizer: str | None
     template: str
     packed: Packed | None = None
+    merged: str | None = None
 
     def fingerprint(self) -> str:
         """Tell one set of weights from another; a packed file is what it was made from."""
-        return self.packed.weights if self.packed else fingerprint(self.checkpoint.tensors)
+        if self.packed:
+            return self.packed.weights
+        return self.merged or fingerprint(self.checkpoint.tensors)
 
 
 def is_state_file(path: Path) -> bool:
