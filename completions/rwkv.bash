@@ -18,7 +18,7 @@ _rwkv() {
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     models) words="--paths --quiet --verbose --debug --help" ;;
-    convert) words="--dtype --output --force --threads --quiet --verbose --debug --help" ;;
+    convert) words="--to --dtype --lora --output --force --threads --quiet --verbose --debug --help" ;;
     cache) words="rm --all --paths --quiet --verbose --debug --help" ;;
     doctor) words="--build --torch --json --quiet --verbose --debug --help" ;;
     completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;

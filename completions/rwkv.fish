@@ -7,7 +7,7 @@ complete -c rwkv -n __fish_use_subcommand -a state -d 'Keep, feed and inspect sa
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
-complete -c rwkv -n __fish_use_subcommand -a convert -d 'Pack a model as int8 or int4.'
+complete -c rwkv -n __fish_use_subcommand -a convert -d 'Write a model in another format or precision.'
 complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that are kept, or delete them.'
 complete -c rwkv -n __fish_use_subcommand -a doctor -d 'Tell what this installation runs with; build the library.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
@@ -157,8 +157,10 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32' -x
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else NAME-DTYPE among the models' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l force -d 'Replace a file that is there'
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l threads -d 'Threads' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l quiet -d 'Nothing on stderr but errors'

@@ -9,7 +9,7 @@ Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
     'info' = @('--json', '--tensors', '--quiet', '--verbose', '--debug', '--help')
     'bench' = @('--prefill', '--decode', '--depth', '--batch', '--repeat', '--quick', '--file', '--state', '--format', '--json', '--output', '--compare', '--plot', '--model', '--tokenizer', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'models' = @('--paths', '--quiet', '--verbose', '--debug', '--help')
-    'convert' = @('--dtype', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'convert' = @('--to', '--dtype', '--lora', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'cache' = @('--all', '--paths', '--quiet', '--verbose', '--debug', '--help')
     'doctor' = @('--build', '--torch', '--json', '--quiet', '--verbose', '--debug', '--help')
     'completion' = @('--quiet', '--verbose', '--debug', '--help')
