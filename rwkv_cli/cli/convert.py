@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rwkv_cli.cli.converttarget import check_target, kind_of, target_of
 from rwkv_cli.cli.options import Command, common_options
-from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
-from rwkv_cli.errors import StorageError, UsageError
-from rwkv_cli.files import reason
+from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.hub.names import resolve
-from rwkv_cli.places import expanded, models_folder
+from rwkv_cli.places import models_folder
 from rwkv_cli.render.progress import Progress, counted
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note, stdout_sink
@@ -21,10 +20,6 @@ from rwkv_cli.render.streams import note, stdout_sink
 if TYPE_CHECKING:
     from rwkv_cli.engine.converting import Outgoing
     from rwkv_cli.engine.lorafile import Lora
-
-FLOATS = ("bf16", "fp16", "fp32")
-DTYPES = ("int8", "int4", *FLOATS)
-SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors", "hf": "", "packed": ".safetensors"}
 
 
 @click.command(cls=Command)
@@ -47,11 +42,9 @@ def convert(
     output: str | None,
     force: bool,
     threads: int | None,
-    quiet: bool,
-    verbose: bool,
-    debug: bool,
+    **common: bool,
 ) -> None:
-    """Write a model in another format or precision; prints the path of the new file.
+    """Write a model in another format or precision; prints the path of it.
 
     \b
     rwkv convert 1.5b --dtype int8             half the memory of bf16, little lost
@@ -66,13 +59,14 @@ def convert(
     from rwkv_cli.engine.lora import with_loras
     from rwkv_cli.engine.lorafile import lora_named
 
-    kind = _kind(to, dtype, output)
+    quiet = common["quiet"]
+    kind = kind_of(to, dtype, output)
     loras = [lora_named(text) for text in lora]
     source = resolve(model, models_folder())
     base = open_model(source)
     file = with_loras(base, loras)
-    target = _target(source, loras, kind, dtype, output)
-    _check_target(target, [source, *(one.path for one in loras)], kind, force=force)
+    target = target_of(source, loras, kind, dtype, output)
+    check_target(target, [source, *(one.path for one in loras)], kind, force=force)
     if kind == "packed":
         told = _packed(file, dtype or "", target, threads, quiet=quiet)
     else:
@@ -81,82 +75,6 @@ def convert(
         for line in [*told, *_merges(base, file, loras)]:
             note(safe(line))
     stdout_sink().write(f"{target}\n".encode("utf-8", "surrogateescape"))
-
-
-def _kind(to: str | None, dtype: str | None, output: str | None) -> str:
-    """Choose the format to write.
-
-    Raises:
-        UsageError: What is asked for contradicts itself, or is too little.
-    """
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
-    if to is not None and to not in SUFFIXES:
-        raise UsageError(f"--to is {to!r}; it must be one of {', '.join(SUFFIXES)}")
-    suffix = Path(output).suffix.lower() if output else ""
-    told = {".pth": "pth", ".safetensors": "safetensors"}.get(suffix)
-    packs = dtype if told != "pth" else dtype in ("int8", "int4")
-    kind = to or ("packed" if packs else told)
-    if kind is None:
-        raise UsageError(
-            "nothing says what to make of it",
-            hint="--to pth, safetensors or hf; or --dtype int8 to pack it",
-        )
-    if kind == "packed" and dtype is None:
-        raise UsageError("--to packed needs a precision", hint="--dtype int8")
-    if kind != "packed" and dtype in ("int8", "int4"):
-        raise UsageError(f"only packed files hold {dtype}", hint="leave out --to")
-    if told and SUFFIXES[kind] != SUFFIXES[told]:
-        name = "a packed file" if kind == "packed" else kind
-        raise UsageError(f"{output} is no name for {name}", hint=f"-o NAME{SUFFIXES[kind]}")
-    return kind
-
-
-def _target(
-    source: Path, loras: Sequence[Lora], kind: str, dtype: str | None, output: str | None
-) -> Path:
-    """Choose the file to write, and make its folder when it is our own.
-
-    Raises:
-        StorageError: The folder cannot be made.
-    """
-    stem = "demo" if source == DEMO else source.name if source.is_dir() else source.stem
-    parts = [stem, *(one.path.stem for one in loras), *([dtype] if dtype else [])]
-    name = "-".join(parts) + ("-hf" if kind == "hf" else SUFFIXES[kind])
-    if output is not None:
-        target = expanded(output)
-        return target / name if target.is_dir() and kind != "hf" else target
-    folder = models_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot make {folder}: {reason(error)}", hint="name a file with -o FILE"
-        ) from error
-    return folder / name
-
-
-def _check_target(target: Path, sources: Sequence[Path], kind: str, *, force: bool) -> None:
-    """Check that nothing is lost by writing there.
-
-    Raises:
-        UsageError: Something would be.
-    """
-    from rwkv_cli.engine.huggingface import FILES
-
-    if not target.exists():
-        return
-    if any(target.samefile(source) for source in sources):
-        raise UsageError(f"{target} is the original", hint="name another file with -o FILE")
-    holds = {path.name for path in target.iterdir()} if target.is_dir() else None
-    if holds == set() and kind == "hf":
-        return
-    if not force:
-        raise UsageError(f"{target} exists", hint="--force replaces it")
-    if kind == "hf" and (holds is None or not holds <= FILES):
-        raise UsageError(
-            f"{target} holds other things than a model", hint="name a new folder with -o FOLDER"
-        )
 
 
 def _packed(
