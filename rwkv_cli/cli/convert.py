@@ -47,7 +47,7 @@ def convert(
     """Write a model in another format or precision; prints the path of it.
 
     \b
-    rwkv convert 1.5b --dtype int8             half the memory of bf16, little lost
+    rwkv convert 1.5b --dtype int8             half the memory, little lost
     rwkv convert model.safetensors -o model.pth
     rwkv convert model.pth --to hf -o FOLDER   for Hugging Face transformers
     rwkv convert model.pth --lora mine.pth:32 -o mine-merged.pth

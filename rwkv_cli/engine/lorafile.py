@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,11 @@ def lora_named(text: str) -> Lora:
     if not math.isfinite(alpha) or not name:
         raise UsageError(f"--lora {text}: alpha must be a number such as 32, after a file")
     return Lora(Path(name).expanduser(), alpha)
+
+
+def has_parts(names: Iterable[str]) -> bool:
+    """Tell by the names of its tensors whether a file is a LoRA, PiSSA or DiSHA."""
+    return any(map(_PART.match, names))
 
 
 def read_lora(lora: Lora) -> LoraFile:

@@ -90,7 +90,7 @@ def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:
     try:
         arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
     except RefusedError as error:
-        raise RefusedError(f"{checkpoint.path}: {error.message}") from error
+        raise RefusedError(f"{checkpoint.path}: {error.message}", hint=error.hint) from error
     for tensor in checkpoint.tensors.values():
         if tensor.dtype not in _FLOATS:
             raise RefusedError(f"{checkpoint.path}: tensor {tensor.name} has type {tensor.dtype}")
