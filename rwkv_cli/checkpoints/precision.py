@@ -38,7 +38,8 @@ def widened(data: memoryview, dtype: str) -> Float32s:
 
     if dtype == "BF16":
         return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    return np.frombuffer(data, _KINDS[dtype]).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # F64 alone; infinities are noticed where they matter
+        return np.frombuffer(data, _KINDS[dtype]).astype(np.float32, copy=False)
 
 
 def narrowed(values: Float32s, dtype: str) -> memoryview:

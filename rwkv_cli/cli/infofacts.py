@@ -5,7 +5,7 @@ told from its header.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,7 @@ def facts_of(path: Path, named: str, *, tensors: bool) -> Facts:
     try:
         return model_facts(open_model(path), named, tensors=tensors)
     except RefusedError:
-        others: tuple[Callable[[Path], Facts | None], ...] = (
-            _lora_facts,
-            _tuned_facts,
-            _tokenizer_facts,
-        )
-        found = next(filter(None, (other(path) for other in others)), None)
+        found = _lora_facts(path) or _tuned_facts(path) or _tokenizer_facts(path)
         if found is None:
             raise
         return found

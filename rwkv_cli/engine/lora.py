@@ -218,14 +218,16 @@ def _pieces(edit: _Edit, name: str, shape: tuple[int, ...]) -> Iterator[Float32s
     data, dtype = edit.begin.plain().data, edit.begin.dtype
     high, width = shape[0] if shape else 1, prod(shape[1:])
     row = width * ITEM_BYTES[dtype]
-    changes = [step.begin() for step in edit.steps]
+    with np.errstate(all="ignore"):  # what became too large is told below
+        changes = [step.begin() for step in edit.steps]
     unit = lcm(*(step.unit for step in edit.steps))
     count = max(unit, _PIECE // max(width, 1) // unit * unit)
     for first in range(0, high, count):
         rows = np.array(widened(data[first * row : (first + count) * row], dtype))
         rows = rows.reshape(-1, width)
-        for change in changes:
-            change(rows, first)
+        with np.errstate(all="ignore"):
+            for change in changes:
+                change(rows, first)
         if not np.isfinite(rows).all():
             raise RefusedError(f"{', '.join(edit.files)}: makes {name} infinite or no number")
         yield rows.reshape(-1)
