@@ -8,7 +8,6 @@ engine and every writer sees an ordinary model, and memory holds one tensor more
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm, prod
@@ -65,13 +64,8 @@ def with_loras(file: ModelFile, loras: Sequence[Lora]) -> ModelFile:
     checkpoint = copy.copy(file.checkpoint)
     merged = {name: _merged(edit, name, file) for name, edit in edits.items()}
     checkpoint.tensors = {**file.checkpoint.tensors, **merged}
-    return replace(file, checkpoint=checkpoint, merged=_identity(file, found))
-
-
-def _identity(file: ModelFile, found: Sequence[LoraFile]) -> str:
-    """Make a fingerprint of the model and what is merged into it; reads samples alone."""
-    parts = [file.fingerprint(), *(f"{one.digest};{one.lora.alpha}" for one in found)]
-    return f"merged:{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()}"
+    digests = tuple(f"{one.digest};{one.lora.alpha}" for one in found)
+    return replace(file, checkpoint=checkpoint, merged=digests)
 
 
 def _joined(found: Sequence[LoraFile]) -> Iterator[LoraFile]:
