@@ -2,14 +2,14 @@
 Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
   param($wordToComplete, $commandAst, $cursorPosition)
   $flags = @{
-    'chat' = @('--continue', '--resume', '--fork', '--name', '--file', '--system', '--state', '--think', '--prefill', '--max-tokens', '--interactive', '--rebuild', '--no-cache', '--no-save', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
-    'generate' = @('--file', '--chat', '--raw', '--system', '--think', '--max-tokens', '--stop', '--state', '--no-cache', '--save-state', '--prompt-tokens', '--output', '--echo', '--json', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'chat' = @('--continue', '--resume', '--fork', '--name', '--file', '--system', '--state', '--think', '--prefill', '--max-tokens', '--interactive', '--rebuild', '--no-cache', '--no-save', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--lora', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'generate' = @('--file', '--chat', '--raw', '--system', '--think', '--max-tokens', '--stop', '--state', '--no-cache', '--save-state', '--prompt-tokens', '--output', '--echo', '--json', '--temperature', '--top-p', '--top-k', '--min-p', '--presence', '--frequency', '--penalty-decay', '--sampler-order', '--ban', '--seed', '--model', '--lora', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'chats' = @('--tree', '--format', '--output', '--all', '--model', '--force', '--yes', '--json', '--quiet', '--verbose', '--debug', '--help')
-    'state' = @('--file', '--force', '--every', '--dry-run', '--yes', '--json', '--model', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'state' = @('--file', '--force', '--every', '--dry-run', '--yes', '--json', '--model', '--lora', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'info' = @('--json', '--tensors', '--quiet', '--verbose', '--debug', '--help')
     'bench' = @('--prefill', '--decode', '--depth', '--batch', '--repeat', '--quick', '--file', '--state', '--format', '--json', '--output', '--compare', '--plot', '--model', '--tokenizer', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'models' = @('--paths', '--quiet', '--verbose', '--debug', '--help')
-    'convert' = @('--dtype', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'convert' = @('--to', '--dtype', '--lora', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'cache' = @('--all', '--paths', '--quiet', '--verbose', '--debug', '--help')
     'doctor' = @('--build', '--torch', '--json', '--quiet', '--verbose', '--debug', '--help')
     'completion' = @('--quiet', '--verbose', '--debug', '--help')

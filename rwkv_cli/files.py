@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -65,6 +66,49 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder to write files to, which takes the place of another when all went well.
+
+    Args:
+        path: The folder to replace; the folder around it must exist.
+
+    Raises:
+        StorageError: The disk refused; the old folder is untouched.
+    """
+    temporary, old = _temporary(path), _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def check_room(folder: Path, nbytes: int) -> None:
+    """Compare what shall be written with what the disk has left; a disk that does not tell passes.
+
+    Raises:
+        StorageError: It is too much.
+    """
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        if nbytes > free:
+            raise StorageError(
+                f"{folder} has {free:,} bytes left, {nbytes:,} are needed",
+                hint="free some, or write to another disk",
+            )
 
 
 def _target(path: Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rwkv_cli.checkpoints.precision import rounded
 from rwkv_cli.checkpoints.tensors import ITEM_BYTES, RawTensor
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def computed(
     def derive() -> memoryview:
         if 0 in tensor.shape:
             return memoryview(bytearray())
-        return _narrowed(change(numbers(tensor)), dtype)
+        return rounded(change(numbers(tensor)), dtype)
 
     return replace(tensor, dtype=dtype, shape=shape, derive=derive, derive_rows=None)
 
@@ -99,16 +100,6 @@ def numbers(tensor: RawTensor) -> Array:
         wide <<= np.uint32(16)
         return wide.view("<f4").reshape(tensor.shape)
     return np.frombuffer(data, _FLOATS[tensor.dtype]).reshape(tensor.shape)
-
-
-def _narrowed(values: Array, dtype: str) -> memoryview:
-    import numpy as np
-
-    if dtype != "BF16":
-        with np.errstate(over="ignore"):  # of a damaged file; infinities are noticed elsewhere
-            return as_bytes(values.astype(_FLOATS[dtype], copy=False))
-    bits = np.ascontiguousarray(values, "<f4").view("<u4") >> np.uint32(16)
-    return as_bytes(bits.astype("<u2"))
 
 
 def as_bytes(values: Array) -> memoryview:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import UsageError
 from rwkv_cli.hub.names import default_model, resolve
@@ -106,7 +107,13 @@ class Loading:
     def _load(self) -> Model:
         settings = self._settings
         strategy = settings.placement()
-        return load_model(self._path, strategy, tokenizer=settings.tokenizer, progress=self._count)
+        return load_model(
+            self._path,
+            strategy,
+            tokenizer=settings.tokenizer,
+            progress=self._count,
+            loras=settings.loras(),
+        )
 
     def _count(self, nbytes: int) -> None:
         self._done += nbytes
@@ -133,8 +140,10 @@ class Loading:
             model = self._model.result()
         finally:
             progress.finish()
-        if model.notice and not quiet:
-            note(dim(safe(model.notice)))
+        if not quiet:
+            for text in [*map(described, self._settings.loras()), model.notice]:
+                if text:
+                    note(dim(safe(text)))
         return model
 
 

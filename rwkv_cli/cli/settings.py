@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cli.cli.options import whole_number
+from rwkv_cli.engine.lorafile import Lora, lora_named
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import reason
@@ -32,6 +33,7 @@ class Settings:
     """
 
     model: str | None = None
+    lora: tuple[str, ...] | None = None
     tokenizer: str | None = None
     template: str | None = None
     strategy: str | None = None
@@ -59,6 +61,14 @@ class Settings:
         return choose_strategy(
             self.strategy, self.device, self.dtype, self.engine, self.threads, self.kernels
         )
+
+    def loras(self) -> list[Lora]:
+        """Name the files to merge into the model.
+
+        Raises:
+            UsageError: One is misspelt.
+        """
+        return [lora_named(text) for text in self.lora or ()]
 
     def sampling(
         self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()
@@ -105,7 +115,7 @@ def collect(flags: Mapping[str, Any]) -> Settings:
         UsageError: A value does not fit, wherever it comes from.
     """
     merged: dict[str, Any] = {**_from_config(config_file()), **_from_environment(os.environ)}
-    merged |= {key: flags[key] for key in _KEYS if flags.get(key) is not None}
+    merged |= {key: flags[key] for key in _KEYS if flags.get(key) not in (None, ())}
     settings = Settings(**merged)
     _check(settings)
     return settings
@@ -154,6 +164,8 @@ def _convert(key: str, value: object, where: str) -> Any:
     Raises:
         UsageError: It cannot have that type.
     """
+    if key == "lora":
+        return _texts(value, where)
     if key not in _INTEGERS | _FLOATS:
         if not isinstance(value, str):
             raise UsageError(f"{where} must be a text, not {value!r}")
@@ -167,6 +179,18 @@ def _convert(key: str, value: object, where: str) -> Any:
         return whole_number(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where} must be a {kind}, not {value!r}") from error
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    """Read one text, or a list of them.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{where} must be a text or a list of texts, not {value!r}")
+    return tuple(texts)
 
 
 def _check(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rwkv_cli.arch.spec import Arch, Dims, get_arch, known_archs
@@ -74,3 +74,8 @@ def fingerprint(tensors: Mapping[str, RawTensor]) -> str:
         for place in sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)}):
             digest.update(tensor.data[place : place + _SAMPLE_BYTES])
     return f"sampled:{digest.hexdigest()}"
+
+
+def combined(prints: Sequence[str]) -> str:
+    """Make a fingerprint of weights that follow from others, of which it knows the fingerprints."""
+    return f"merged:{hashlib.sha256(chr(10).join(prints).encode()).hexdigest()}"

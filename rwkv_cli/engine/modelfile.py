@@ -9,7 +9,7 @@ from rwkv_cli.arch.detect import detect
 from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.checkpoints.tensors import Checkpoint
-from rwkv_cli.engine.identity import fingerprint
+from rwkv_cli.engine.identity import combined, fingerprint
 from rwkv_cli.engine.packed import Packed, is_packed, read_packed
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.text.registry import for_vocabulary
@@ -30,6 +30,7 @@ class ModelFile:
         tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
         template: Name of its chat format.
         packed: What a packed file tells beyond that; None for every other.
+        merged: Digests of what `engine.lora` merges into it.
     """
 
     checkpoint: Checkpoint
@@ -38,13 +39,17 @@ class ModelFile:
     tokenizer: str | None
     template: str
     packed: Packed | None = None
+    merged: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """Tell one set of weights from another; a packed file is what it was made from."""
+        """Tell one set of weights from another; a packed file is what it was made from, and a
+        merged model follows from its parts.
+        """
         if self.packed:
             return self.packed.weights
         with self.checkpoint.scattered_reads():
-            return fingerprint(self.checkpoint.tensors)
+            own = fingerprint(self.checkpoint.tensors)
+        return combined([own, *self.merged]) if self.merged else own
 
     @property
     def natural_dtype(self) -> str | None:
@@ -113,7 +118,7 @@ def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:
     try:
         arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
     except RefusedError as error:
-        raise RefusedError(f"{checkpoint.path}: {error.message}") from error
+        raise RefusedError(f"{checkpoint.path}: {error.message}", hint=error.hint) from error
     for tensor in checkpoint.tensors.values():
         if tensor.dtype not in _FLOATS:
             raise RefusedError(f"{checkpoint.path}: tensor {tensor.name} has type {tensor.dtype}")
