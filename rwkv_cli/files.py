@@ -16,6 +16,11 @@ from typing import BinaryIO
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _STALE = 86_400  # seconds after which nobody is still writing a file
 
 Look = Callable[[BinaryIO, int], None]
@@ -78,6 +83,28 @@ def _target(path: Path) -> Path:
     if special:
         raise StorageError(f"cannot write {path}: it is no regular file")
     return path
+
+
+@contextlib.contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """While this lasts, no other process that takes turns on the same file does so, as far as locks
+    work: where they do not, it goes on without. The lock lies beside the file and stays there, so
+    that replacing the file does not lose it, and ends with the process however that ends.
+
+    Args:
+        path: The file that is read, changed and replaced; its folder must exist.
+    """
+    handle = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks, or that takes nothing
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            handle = os.open(path.parent / f".{path.name}.lock", flags, 0o600)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
