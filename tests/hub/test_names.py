@@ -157,9 +157,9 @@ def test_what_is_close_is_suggested(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["x" * 300, "x" * 5000, "a\0b", "..", ".", "/", "~", "~nobody-has-this-name/x", "link", "./link",
-     "ring", "none/none.pth", "/dev/null/x", "...", "-", "", "\x1b[31m", "a\nb", "\udcff", "[bold]",
-     "none.pth", "https://example.org/x.pth", "a/b/c", "folder", "./folder"],
+    ["x" * 300, "x" * 5000, "a\0b", "..", ".", "/", "~", "~nobody-has-this-name/x", "link",
+     "./link", "ring", "none/none.pth", "/dev/null/x", "...", "-", "", "\x1b[31m", "a\nb", "\udcff",
+     "[bold]", "none.pth", "https://example.org/x.pth", "a/b/c", "folder", "./folder"],
 )  # fmt: skip
 def test_what_names_no_model_is_not_found(folder: Path, name: str) -> None:
     Path("link").symlink_to("nowhere")

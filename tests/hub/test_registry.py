@@ -1,4 +1,4 @@
-"""What the user says about models is never lost: not to a crash, to another process, or to damage."""
+"""What the user says about models survives crashes, other processes and damage."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_processes_that_write_at_once_lose_nothing(home: Path, locks: bool) -> N
     without = "import rwkv_cli.files as f; f.fcntl = None\n"
     code = WRITER if locks else without + WRITER
     writers = [
-        subprocess.Popen([sys.executable, "-c", code, name, str(count)], stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", code, name, str(count)], stdout=subprocess.PIPE, cwd=home.parent
+        )
         for name in ("left", "right", "third")
     ]
     said = [line for w in writers for line in w.communicate(timeout=60)[0].decode().split()]
@@ -122,7 +124,9 @@ def test_processes_that_write_at_once_lose_nothing(home: Path, locks: bool) -> N
 def test_a_writer_that_is_killed_leaves_a_whole_file_and_no_lock(home: Path) -> None:
     for number in range(4):
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, f"w{number}-", "100000"], stdout=subprocess.PIPE
+            [sys.executable, "-c", WRITER, f"w{number}-", "100000"],
+            stdout=subprocess.PIPE,
+            cwd=home.parent,
         )
         assert writer.stdout is not None
         said = [writer.stdout.readline()]
