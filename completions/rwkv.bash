@@ -6,7 +6,7 @@ _rwkv() {
     --compare|--file|--model|--output|--plot|--save-state|--state|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    words="chat generate chats state info bench models convert cache doctor completion --help --version"
+    words="chat generate chats state info bench models convert cache config doctor completion --help --version"
     COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
@@ -17,9 +17,10 @@ _rwkv() {
     state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --tokenizer --template --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
-    models) words="--paths --quiet --verbose --debug --help" ;;
+    models) words="ls show default alias add verify rm --paths --names --unset --remove --name --yes --json --quiet --verbose --debug --help" ;;
     convert) words="--dtype --output --force --threads --quiet --verbose --debug --help" ;;
     cache) words="rm --all --paths --quiet --verbose --debug --help" ;;
+    config) words="show get set unset path --origin --json --quiet --verbose --debug --help" ;;
     doctor) words="--build --torch --json --quiet --verbose --debug --help" ;;
     completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;
   esac

@@ -30,9 +30,10 @@ COMMANDS = {
     "state": ("rwkv_cli.cli.state", "Keep, feed and inspect saved states."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
     "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
-    "models": ("rwkv_cli.cli.models", "List the models that -m knows by name."),
+    "models": ("rwkv_cli.cli.models", "List, name, check and remove models."),
     "convert": ("rwkv_cli.cli.convert", "Pack a model as int8 or int4."),
     "cache": ("rwkv_cli.cli.cache", "List packed weights that are kept, or delete them."),
+    "config": ("rwkv_cli.cli.config", "Show the settings, and set them."),
     "doctor": ("rwkv_cli.cli.doctor", "Tell what this installation runs with; build the library."),
     "completion": ("rwkv_cli.cli.completion", "Print a completion script for your shell."),
 }

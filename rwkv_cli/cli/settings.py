@@ -12,15 +12,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.options import whole_number
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
-from rwkv_cli.errors import UsageError
+from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.files import reason
 from rwkv_cli.places import config_file
-from rwkv_cli.sampling import PRESETS, Sampling
 from rwkv_cli.text.templates import load_template
+
+if TYPE_CHECKING:
+    from rwkv_cli.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Settings:
             base: Settings a state was saved with, which come before the preset.
             banned: Tokens never to use; with none, those of the base stay banned.
         """
+        from rwkv_cli.sampling import PRESETS
+
         return (base or PRESETS[template]).with_changes(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -98,23 +102,112 @@ _RANGES = {
 _KEYS = tuple(field.name for field in fields(Settings))
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A value that was set.
+
+    Attributes:
+        value: It.
+        where: The flag, the environment variable or the file that says so.
+    """
+
+    value: Any
+    where: str
+
+
 def collect(flags: Mapping[str, Any]) -> Settings:
     """Lay the sources over each other.
 
     Raises:
         UsageError: A value does not fit, wherever it comes from.
     """
-    merged: dict[str, Any] = {**_from_config(config_file()), **_from_environment(os.environ)}
-    merged |= {key: flags[key] for key in _KEYS if flags.get(key) is not None}
-    settings = Settings(**merged)
+    settings = Settings(**{key: origin.value for key, origin in origins(flags).items()})
     _check(settings)
     return settings
+
+
+def origins(flags: Mapping[str, Any]) -> dict[str, Origin]:
+    """Tell what is set, and where; what comes first hides what comes later.
+
+    Raises:
+        UsageError: A value has the wrong type.
+    """
+    path = config_file()
+    found = {key: Origin(value, str(path)) for key, value in _from_config(path).items()}
+    for key, value in _from_environment(os.environ).items():
+        found[key] = Origin(value, _variable(key))
+    for key in _KEYS:
+        if flags.get(key) is not None:
+            found[key] = Origin(flags[key], f"--{key.replace('_', '-')}")
+    return found
+
+
+def overruling(key: str) -> Origin | None:
+    """Tell what comes before the config file for a setting.
+
+    Raises:
+        UsageError: It has the wrong type.
+    """
+    found = _from_environment(os.environ)
+    return Origin(found[key], _variable(key)) if key in found else None
+
+
+def checked(key: str, text: str) -> Any:
+    """Give the value that a text is for a setting.
+
+    Raises:
+        UsageError: There is no such setting, or it cannot have that value.
+    """
+    check_key(key)
+    value = _convert(key, text, key)
+    _check(Settings(**{key: value}))
+    return value
+
+
+def check_table(table: Mapping[str, Any], changed: str) -> None:
+    """Refuse a change of a config file after which the file as a whole would make no sense; when it
+    made none before, that is not the fault of the change.
+
+    Args:
+        table: What the file comes to.
+        changed: The setting that was changed.
+
+    Raises:
+        UsageError: The settings contradict each other.
+    """
+    rest = {key: value for key, value in table.items() if key != changed}
+    try:
+        _check(Settings(**{key: _convert(key, value, key) for key, value in rest.items()}))
+    except (UsageError, NotFoundError, TypeError):  # TypeError: what is no setting
+        return
+    _check(Settings(**table))
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no setting.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if key not in _KEYS:
+        raise UsageError(f"unknown setting {key!r}", hint=_known_setting(key))
+
+
+def _known_setting(key: str) -> str:
+    """Say which setting may be meant."""
+    close = difflib.get_close_matches(key, _KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(_KEYS)}"
+
+
+def _variable(key: str) -> str:
+    """Name the environment variable of a setting."""
+    return f"RWKV_{key.upper()}"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for key in _KEYS:
-        name = f"RWKV_{key.upper()}"
+        name = _variable(key)
         if environment.get(name):
             found[key] = _convert(key, environment[name], name)
     return found
@@ -122,30 +215,46 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_config(path: Path) -> dict[str, Any]:
     """Read the config file; one that is not there, or that may not be looked for, sets nothing."""
+    table = parsed(config_text(path), path)
+    unknown = sorted(set(table) - set(_KEYS))
+    if unknown:
+        what = f"{path}: unknown setting {unknown[0]!r}"
+        raise UsageError(what, hint=_known_setting(unknown[0]))
+    return {key: _convert(key, value, f"{path}: {key}") for key, value in table.items()}
+
+
+def config_text(path: Path) -> str:
+    """Read the config file; one that is not there, or that may not be looked for, is empty.
+
+    Raises:
+        UsageError: It cannot be read, or is no text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        return ""
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not UTF-8") from error
     except OSError as error:
         if not os.access(path.parent, os.X_OK):
-            return {}
+            return ""
         raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
+
+
+def parsed(text: str, path: Path) -> dict[str, Any]:
+    """Read the content of a config file.
+
+    Raises:
+        UsageError: It is not TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is not TOML: {error}") from error
-    unknown = sorted(set(table) - set(_KEYS))
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], _KEYS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(_KEYS)}"
-        raise UsageError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
-    return {key: _convert(key, value, f"{path}: {key}") for key, value in table.items()}
 
 
 def _convert(key: str, value: object, where: str) -> Any:

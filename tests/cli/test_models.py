@@ -1,0 +1,342 @@
+"""`rwkv models`: what is listed, named, checked and removed, whatever lies in the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli.conftest import Cli
+from oracle.weights import Shape, random_model
+from safetensors.numpy import save_file
+
+from rwkv_cli.hub.registry import read_registry
+
+GO = ("-N", "1", "--seed", "7", "-t", "1")
+HOSTILE = "\x1b]0;title\x07[bold]\n\u202e"
+
+
+@pytest.fixture
+def models(env: dict[str, str], cli: Cli, tiny: Path) -> Path:
+    """A models folder with one model, and with things that are none."""
+    folder = Path(env["RWKV_DATA_DIR"]) / "models"
+    folder.mkdir(parents=True)
+    shutil.copy(tiny, folder / "tiny-1.5B.safetensors")
+    return folder
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Path:
+    """Another model, elsewhere."""
+    path = tmp_path / "far.safetensors"
+    shape = Shape(layers=1, heads=2, size=16, ffn=32, vocab=256, rank=4)
+    save_file(random_model("v6", shape), path)
+    return path
+
+
+def listed(cli: Cli) -> dict[str, dict[str, Any]]:
+    result = cli("models", "--json")
+    assert result.code == 0
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    return {row["name"]: row for row in rows}
+
+
+def default(cli: Cli) -> str:
+    return cli("models", "default").out.decode().strip()
+
+
+# The list
+
+
+def test_the_list_tells_what_each_model_is(cli: Cli, models: Path, far: Path) -> None:
+    (models / "linked.safetensors").symlink_to(far)
+    (models / "tiny-1.5B.safetensors.json").write_text('{"repo": "some/where"}')
+    cli("models", "add", far, "--name", "far")
+    found = listed(cli)
+    assert list(found) == ["linked", "tiny-1.5B", "far", "demo"]
+    assert [found[name]["kind"] for name in found] == ["link", "file", "in place", "built in"]
+    assert (found["far"]["version"], found["far"]["family"]) == ("v6", "world")
+    assert found["tiny-1.5B"]["repo"] == "some/where"
+    assert found["tiny-1.5B"]["size"] == (models / "tiny-1.5B.safetensors").stat().st_size
+    assert found["far"]["weights"] == "fp32"
+    shown = cli("models").out.decode()
+    assert "some/where" in shown
+    assert "in place" in shown
+
+
+def test_a_file_that_is_no_model_is_shown_as_such_and_hides_no_other(
+    cli: Cli, models: Path, tmp_path: Path
+) -> None:
+    (models / "page.pth").write_bytes(b"<!doctype html><html>")
+    (models / "empty.gguf").write_bytes(b"")
+    (models / "cut.safetensors").write_bytes((models / "tiny-1.5B.safetensors").read_bytes()[:999])
+    (models / "gone.pth").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(models / "pipe.pth")
+    found = listed(cli)
+    assert set(found) == {"page", "empty", "cut", "tiny-1.5B", "demo"}
+    assert all(found[name]["unusable"] for name in ("page", "empty", "cut"))
+    assert found["tiny-1.5B"]["unusable"] is None
+    assert cli("models").out.count(b"unusable: ") == 3
+
+
+def test_names_that_could_drive_a_terminal_cannot(cli: Cli, models: Path) -> None:
+    (models / f"{HOSTILE.replace('/', '')}.pth").write_bytes(b"x")
+    (models / os.fsdecode(b"\xff.pth")).write_bytes(b"x")
+    shown = cli("models").out
+    assert not {b"\x1b", b"\x07", "\u202e".encode()} & {shown[i : i + 1] for i in range(len(shown))}
+    assert b"[bold]" in shown
+    assert len(shown.splitlines()) == 4
+    assert len(cli("models", "--paths").out) > 0
+    assert cli("models", "--names").out.split() == [b"tiny-1.5B", b"demo"]
+    for action in ("show", "verify"):
+        assert b"\x1b" not in cli("models", action, HOSTILE).err.encode()
+
+
+def test_the_list_is_remembered_and_a_file_that_changed_is_read_again(
+    cli: Cli, models: Path, far: Path, env: dict[str, str]
+) -> None:
+    first = listed(cli)
+    memory = Path(env["RWKV_CACHE_DIR"]) / "headers.json"
+    assert memory.is_file()
+    memory.write_text(memory.read_text().replace('"v7"', '"v9"'))
+    assert listed(cli)["tiny-1.5B"]["version"] == "v9", "it was read from memory"
+    shutil.copy(far, models / "tiny-1.5B.safetensors")
+    assert listed(cli)["tiny-1.5B"]["version"] == "v6"
+    for damaged in ("", "[]", '{"x": 1}', '{"x": {"version": 1}}', "[" * 10_000):
+        memory.write_text(damaged)
+        assert listed(cli)["demo"] == first["demo"]
+    memory.unlink()
+    memory.mkdir()
+    assert listed(cli)["demo"] == first["demo"]
+
+
+def test_listing_models_imports_neither_numpy_nor_torch(
+    env: dict[str, str], models: Path, tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from rwkv_cli.cli.app import run; assert run(['models']) == 0;"
+        "assert not {'torch', 'numpy', 'prompt_toolkit'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=tmp_path)
+
+
+def test_flags_go_with_what_they_are_for(cli: Cli) -> None:
+    for words in (
+        ["ls", "--unset"], ["--yes"], ["rm", "x", "--json"], ["show", "x", "--paths"], ["ls", "x"],
+        ["add"], ["alias", "x"], ["default", "a", "b"], ["default", "--unset", "a"], ["rm"],
+        ["verify", "--name", "x"], ["nothing"],
+    ):  # fmt: skip
+        result = cli("models", *words)
+        assert (result.code, result.out) == (2, b"")
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["models", "show"], ["info"], ["generate", "hi", "-m"], ["models", "verify"], ["bench", "-m"],
+     ["convert", "--dtype", "int8"], ["models", "rm", "-y"]],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "..", ".", "dangling", "./dangling", "sub"])
+def test_a_name_that_names_nothing_is_not_found_by_any_command(
+    cli: Cli, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str,
+    command: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "sub").mkdir()
+    result = cli(*command, name)
+    assert (result.code, result.out) == (3, b"")
+    assert result.err.startswith("rwkv: ")
+
+
+def test_an_alias_is_a_name_like_any_other(cli: Cli, models: Path, far: Path) -> None:
+    assert cli("models", "alias", "daily", "1b5").code == 0
+    assert cli("models", "alias", "other", far).code == 0
+    shown = cli("models").out.decode()
+    assert "daily = tiny-1.5B" in shown
+    assert f"other = {far}" in shown
+    assert cli("generate", "-m", "Daily", *GO, "hi").code == 0
+    assert cli("info", "-q", "other").code == 0
+    assert json.loads(cli("models", "show", "daily", "--json").out)["aliases"] == ["daily"]
+    assert {"daily", "other"} <= set(cli("models", "--names").out.decode().split())
+    assert cli("models", "alias", "DAILY", "demo").code == 0
+    assert dict(read_registry().aliases) == {"other": str(far), "DAILY": "demo"}
+    assert cli("models", "alias", "--remove", "daily").code == 0
+    assert cli("models", "alias", "--remove", "daily").code == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["demo", "tiny-1.5b", "", "a b", "a/b", "a:b", "-a", ".a", "~", "x" * 101, "a\nb", HOSTILE],
+)
+def test_a_name_that_means_something_else_cannot_be_given(
+    cli: Cli, models: Path, far: Path, name: str
+) -> None:
+    assert cli("models", "alias", "--", name, far).code == 2
+    assert cli("models", "add", far, f"--name={name}").code == 2
+    assert read_registry().aliases == {}
+    assert read_registry().added == {}
+
+
+def test_the_default_is_used_and_comes_after_settings(
+    cli: Cli, models: Path, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default(cli) == "tiny-1.5B"
+    assert cli("models", "default", "demo").code == 0
+    assert default(cli) == "demo"
+    assert listed(cli)["demo"]["default"] is True
+    assert cli("models", "default", far).code == 2, "it has no name here"
+    monkeypatch.setenv("RWKV_MODEL", "1.5b")
+    result = cli("models", "default", "demo")
+    assert "RWKV_MODEL" in result.err
+    assert default(cli) == "tiny-1.5B"
+    monkeypatch.delenv("RWKV_MODEL")
+    assert cli("models", "default", "--unset").code == 0
+    assert default(cli) == "tiny-1.5B"
+
+
+def test_a_default_that_is_gone_is_named_and_not_replaced_unasked(cli: Cli, models: Path) -> None:
+    cli("models", "default", "1.5b")
+    (models / "tiny-1.5B.safetensors").unlink()
+    result = cli("generate", *GO, "hi")
+    assert (result.code, result.out) == (3, b"")
+    assert "tiny-1.5B" in result.err
+    assert "rwkv models default --unset" in result.err
+    assert cli("models").code == 0
+    assert cli("models", "default").code == 3
+
+
+def test_a_damaged_registry_is_named_and_no_model_is_lost(
+    cli: Cli, models: Path, env: dict[str, str]
+) -> None:
+    (Path(env["RWKV_DATA_DIR"]) / "models.json").write_text("{")
+    result = cli("models")
+    assert result.code == 0
+    assert "models.json is damaged" in result.err
+    assert b"tiny-1.5B" in result.out
+    assert cli("generate", "-m", "1.5b", *GO, "hi").code == 0
+    assert cli("models", "alias", "a", "1.5b").code == 0
+    assert "damaged" not in cli("models").err
+
+
+# In place
+
+
+def test_a_model_added_in_place_is_not_copied(cli: Cli, models: Path, far: Path) -> None:
+    assert cli("models", "add", far).code == 0
+    assert cli("models", "add", far).code == 0, "again is no failure"
+    assert [p.name for p in models.iterdir()] == ["tiny-1.5B.safetensors"]
+    assert cli("info", "far").code == 0
+    assert cli("models", "add", far, "--name", "again").code == 2
+    assert cli("models", "alias", "far", "demo").code == 2
+    far.unlink()
+    assert "unusable" in cli("models").out.decode()
+    assert cli("info", "far").code == 3
+    assert cli("models", "rm", "-y", "far").code == 0
+    assert "far" not in listed(cli)
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"junk", 6), (b"", 6), (None, 3)])
+def test_what_is_no_model_is_not_added(
+    cli: Cli, models: Path, tmp_path: Path, content: bytes | None, code: int
+) -> None:
+    path = tmp_path / "no.pth"
+    if content is not None:
+        path.write_bytes(content)
+    assert cli("models", "add", path).code == code
+    assert read_registry().added == {}
+
+
+# Checking
+
+
+def test_bytes_are_compared_with_what_a_download_wrote(cli: Cli, models: Path) -> None:
+    path = models / "tiny-1.5B.safetensors"
+    sidecar = models / "tiny-1.5B.safetensors.json"
+    assert b"no checksum is known" in cli("models", "verify").out
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sidecar.write_text(json.dumps({"sha256": digest.upper(), "size": path.stat().st_size}))
+    assert b"that of the download" in cli("models", "verify", "1.5b").out
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)[0]
+        file.seek(-1, 2)
+        file.write(bytes([last ^ 1]))
+    result = cli("models", "verify")
+    assert result.code == 6
+    assert b"BAD  tiny-1.5B: its sha256" in result.out
+    sidecar.write_text(json.dumps({"sha256": digest, "size": 5}))
+    rows = [json.loads(line) for line in cli("models", "verify", "--json").out.splitlines()]
+    assert [row["sound"] for row in rows] == [False, True]
+    assert "has 5" in rows[0]["told"]
+
+
+def test_a_sidecar_that_makes_no_sense_is_none(cli: Cli, models: Path) -> None:
+    for content in (b"\xff", b"[]", b"[" * 9999, b'{"sha256": 5, "repo": [], "size": "x"}'):
+        (models / "tiny-1.5B.safetensors.json").write_bytes(content)
+        assert cli("models", "verify").code == 0
+        assert cli("models").code == 0
+        assert cli("models", "show", "1.5b").code == 0
+
+
+# Showing and removing
+
+
+def test_what_belongs_to_a_model_is_told_and_goes_with_it(
+    cli: Cli, models: Path, env: dict[str, str], far: Path
+) -> None:
+    cli("models", "alias", "daily", "1.5b")
+    cli("models", "default", "1.5b")
+    assert cli("state", "make", "kept", "words", "-m", "1.5b").code == 0
+    assert cli("state", "make", "other", "words", "-m", far).code == 0
+    assert cli("chat", "-m", "1.5b", *GO, stdin=b"hello\n").code == 0
+    assert cli("generate", "-m", "1.5b", "--dtype", "int8", *GO, "hi").code == 0
+    facts = json.loads(cli("models", "show", "daily", "--json").out)
+    assert (facts["states"], facts["default"], facts["version"]) == (["kept"], True, "v7")
+    assert len(facts["chats"]) == 1
+    packed = list((Path(env["RWKV_CACHE_DIR"]) / "packed").glob("*.safetensors"))
+    assert facts.get("packings", []) == [path.stem for path in packed]
+    refused = cli("models", "rm", "1.5b")
+    assert refused.code == 2, "nobody can be asked"
+    (models / "tiny-1.5B.safetensors.json").write_text("{}")
+    said = cli("models", "rm", "-y", "1.5b").err
+    for part in ("1 alias (daily)", "default", "1 conversation", "1 state (kept)"):
+        assert part in said
+    assert list(models.iterdir()) == []
+    assert not any(path.exists() for path in packed)
+    assert (read_registry().aliases, read_registry().default) == ({}, None)
+
+
+def test_with_a_twin_of_the_same_weights_nothing_is_lost(cli: Cli, models: Path) -> None:
+    shutil.copy(models / "tiny-1.5B.safetensors", models / "twin.safetensors")
+    cli("state", "make", "kept", "words", "-m", "twin")
+    assert json.loads(cli("models", "show", "twin", "--json").out)["same weights"] == ["tiny-1.5B"]
+    said = cli("models", "rm", "-y", "twin").err
+    assert "stay here as tiny-1.5B" in said
+    assert "kept" not in said
+
+
+def test_a_link_goes_and_what_it_leads_to_stays(cli: Cli, models: Path, far: Path) -> None:
+    (models / "linked.safetensors").symlink_to(far)
+    (models / "hf").mkdir()
+    for name in ("config.json", "a.safetensors"):
+        (models / "hf" / name).write_bytes(b"{}")
+    assert f"{far} stays" in cli("models", "rm", "-y", "linked").err
+    assert far.exists()
+    assert cli("models", "rm", "-y", "hf").code == 0
+    assert [p.name for p in models.iterdir()] == ["tiny-1.5B.safetensors"]
+
+
+def test_what_has_no_name_here_is_not_removed(cli: Cli, models: Path, far: Path) -> None:
+    for name in (far, "demo", "nosuch"):
+        assert cli("models", "rm", "-y", "1.5b", name).code in (2, 3)
+    assert far.exists()
+    assert "tiny-1.5B" in listed(cli)
