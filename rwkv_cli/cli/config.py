@@ -15,8 +15,8 @@ from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.cli.settings import (
     Origin,
     Settings,
+    check_change,
     check_key,
-    check_table,
     checked,
     config_text,
     origins,
@@ -144,7 +144,7 @@ def _set(words: Words, flags: Flags) -> None:
 
     def change(content: str, table: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         changed = {**table, key: value}
-        check_table(changed, key)
+        check_change(table, changed)
         return tomledit.with_setting(content, key, value), changed
 
     path = _change(change)

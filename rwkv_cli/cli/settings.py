@@ -164,23 +164,22 @@ def checked(key: str, text: str) -> Any:
     return value
 
 
-def check_table(table: Mapping[str, Any], changed: str) -> None:
-    """Refuse a change of a config file after which the file as a whole would make no sense; when it
-    made none before, that is not the fault of the change.
+def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse a change after which a config file would contradict itself; when it made no sense
+    before, that is not the fault of the change.
 
     Args:
-        table: What the file comes to.
-        changed: The setting that was changed.
+        before: What the file comes to.
+        after: What it would come to.
 
     Raises:
         UsageError: The settings contradict each other.
     """
-    rest = {key: value for key, value in table.items() if key != changed}
     try:
-        _check(Settings(**{key: _convert(key, value, key) for key, value in rest.items()}))
+        _check(Settings(**{key: _convert(key, value, key) for key, value in before.items()}))
     except (UsageError, NotFoundError, TypeError):  # TypeError: what is no setting
         return
-    _check(Settings(**table))
+    _check(Settings(**after))
 
 
 def check_key(key: str) -> None:
