@@ -12,6 +12,7 @@ complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that 
 complete -c rwkv -n __fish_use_subcommand -a config -d 'Show the settings, and set them.'
 complete -c rwkv -n __fish_use_subcommand -a doctor -d 'Tell what this installation runs with; build the library.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
+complete -c rwkv -n '__fish_seen_subcommand_from models info convert' -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l continue -d 'Go on with the last conversation'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l resume -d 'Go on with this one, or one with WORDS' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l fork -d 'Go on in a copy of one, from a turn of it' -x
@@ -36,7 +37,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l penalty-decay -d 'Fadi
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -73,7 +74,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l penalty-decay -d '
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -91,7 +92,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chats' -l tree -d 'With show: a
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l format -d 'Of export' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l output -d 'With export: write there, not to stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l all -d 'With export, rm: all conversations'
-complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l force -d 'With export: replace a file'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l json -d 'With ls, search: one JSON object a line'
@@ -106,7 +107,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l every -d 'With feed: 
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dry-run -d 'With gc: only tell what would go'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, show: JSON'
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -138,7 +139,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l json -d 'The same as 
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l output -d 'Write there instead of stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against an earlier record, made with --json' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
@@ -177,7 +178,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from cache' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from config' -f -a 'show get set unset path'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -f -a 'show get set unset path model tokenizer template strategy device dtype engine threads kernels system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l origin -d 'With show: where each value comes from'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l json -d 'With show: one JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l quiet -d 'Nothing on stderr but errors'

@@ -17,7 +17,10 @@ Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
   }
   $words = $commandAst.CommandElements | ForEach-Object { $_.ToString() }
   $command = if ($words.Count -gt 1) { $words[1] } else { '' }
-  $choices = if ($flags.ContainsKey($command)) { $flags[$command] } else { $flags.Keys }
+  $before = if ($words.Count -gt 2) { $words[-1] } else { '' }
+  if ($wordToComplete -ne '' -and $words.Count -gt 2) { $before = $words[-2] }
+  $choices = if (@('-m', '--model') -contains $before) { rwkv models --names 2>$null }
+    elseif ($flags.ContainsKey($command)) { $flags[$command] } else { $flags.Keys }
   $choices | Where-Object { $_ -like "$wordToComplete*" } |
     ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
 }

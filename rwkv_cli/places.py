@@ -1,13 +1,20 @@
-"""Where this program keeps models, chats and settings; the environment may move each."""
+"""Where this program keeps models, chats and settings, and where models come from; the environment
+may move each.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from rwkv_cli.errors import NotFoundError, StorageError
+
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_OFFLINE = ("HF_HUB_OFFLINE", "RWKV_OFFLINE")
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
 
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
@@ -102,3 +109,40 @@ def config_file() -> Path:
         return expanded(named)
     folder = Path(platformdirs.user_config_dir("rwkv", False))
     return folder / "config.toml" if folder.is_absolute() else _NOWHERE
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What the environment says of the way to models.
+
+    Attributes:
+        endpoint: Where they are.
+        proxies: Environment variable to the proxy it names; may hold a password.
+        token: Where a token is, never the token; None when there is none.
+        offline: The variable that forbids to ask the network; None when none does.
+        cache: Folder that other programs fill with models.
+    """
+
+    endpoint: str
+    proxies: dict[str, str]
+    token: str | None
+    offline: str | None
+    cache: Path
+
+
+def network() -> Network:
+    """Look at the environment variables that Hugging Face's programs read, and at those of proxies;
+    no network is asked.
+    """
+    found = {name: value for name, value in os.environ.items() if value}
+    home = expanded(found.get("HF_HOME", "~/.cache/huggingface"))
+    file = Path(found.get("HF_TOKEN_PATH") or home / "token")
+    token = next((name for name in _TOKENS if name in found), str(file) if file.is_file() else None)
+    off = (n for n in _OFFLINE if found.get(n, "0").lower() not in ("0", "false", "no", "off"))
+    return Network(
+        endpoint=found.get("HF_ENDPOINT", "https://huggingface.co"),
+        proxies={name: found[name] for name in sorted(found) if name.lower() in _PROXIES},
+        token=token,
+        offline=next(off, None),
+        cache=Path(found.get("HF_HUB_CACHE") or home / "hub"),
+    )

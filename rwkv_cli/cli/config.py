@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from rwkv_cli.cli import tomledit
+from rwkv_cli.cli.configfile import config_text, parsed
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.cli.settings import (
     Origin,
@@ -18,10 +19,8 @@ from rwkv_cli.cli.settings import (
     check_change,
     check_key,
     checked,
-    config_text,
     origins,
     overruling,
-    parsed,
 )
 from rwkv_cli.errors import NotFoundError, RwkvError, StorageError, UsageError
 from rwkv_cli.files import reason, taking_turns, write_atomic

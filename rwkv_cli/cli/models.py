@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink, term
 
 Words = tuple[str, ...]
 Flags = dict[str, Any]
+
+_SOUND = re.compile(r"\w[\w.,%+-]*")
 
 # Flag to the one thing to do that it goes with.
 _BELONGS = {
@@ -108,10 +111,10 @@ def _ls(words: Words, flags: Flags) -> None:
 
 
 def _names() -> None:
-    """Print what completes -m; nothing of it may look like two words or drive a terminal."""
+    """Print what completes -m: names that no shell reads as anything else."""
     names = [*installed(models_folder()), *read_registry().aliases, DEMO_NAME]
-    plain = [name for name in names if name.isprintable() and " " not in name]
-    stdout_sink().write("".join(f"{name}\n" for name in plain).encode())
+    sound = [name for name in names if _SOUND.fullmatch(name)]
+    stdout_sink().write("".join(f"{name}\n" for name in sound).encode())
 
 
 def _show(words: Words, flags: Flags) -> None:

@@ -8,16 +8,15 @@ import difflib
 import operator
 import os
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rwkv_cli.cli.configfile import config_text, parsed
 from rwkv_cli.cli.options import whole_number
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
 from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.files import reason
 from rwkv_cli.places import config_file
 from rwkv_cli.text.templates import load_template
 
@@ -99,6 +98,11 @@ _RANGES = {
     "seed": (0, 2**64 - 1),
     "state_room": (0, 1 << 60),
 }
+# Variables that are no settings: of places, and of the package rwkv, which another program may use.
+_OTHERS = {
+    "RWKV_DATA_DIR", "RWKV_MODELS_DIR", "RWKV_CACHE_DIR", "RWKV_CONFIG", "RWKV_NATIVE_LIBRARY",
+    "RWKV_JIT_ON", "RWKV_CUDA_ON", "RWKV_V7_ON",
+}  # fmt: skip
 _KEYS = tuple(field.name for field in fields(Settings))
 
 
@@ -113,6 +117,11 @@ class Origin:
 
     value: Any
     where: str
+
+
+def keys() -> tuple[str, ...]:
+    """Name all settings."""
+    return _KEYS
 
 
 def collect(flags: Mapping[str, Any]) -> Settings:
@@ -222,40 +231,6 @@ def _from_config(path: Path) -> dict[str, Any]:
     return {key: _convert(key, value, f"{path}: {key}") for key, value in table.items()}
 
 
-def config_text(path: Path) -> str:
-    """Read the config file; one that is not there, or that may not be looked for, is empty.
-
-    Raises:
-        UsageError: It cannot be read, or is no text.
-    """
-    try:
-        return path.read_bytes().decode("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8") from error
-    except OSError as error:
-        if not os.access(path.parent, os.X_OK):
-            return ""
-        raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
-
-
-def parsed(text: str, path: Path) -> dict[str, Any]:
-    """Read the content of a config file.
-
-    Raises:
-        UsageError: It is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is not TOML: {error}") from error
-
-
 def _convert(key: str, value: object, where: str) -> Any:
     """Give a value its type.
 
@@ -297,3 +272,16 @@ def check_range(key: str, value: int | None) -> None:
     if key in _RANGES and value is not None and not low <= value <= high:
         flag = key.replace("_", "-")
         raise UsageError(f"{flag} is {value}; it must lie between {low} and {high}")
+
+
+def variables() -> tuple[list[str], dict[str, str | None]]:
+    """Name the variables of ours that are set, and those that look like ours and are none, each
+    with what may be meant.
+    """
+    ours = sorted(name for name in os.environ if name.startswith("RWKV_"))
+    known = {*map(_variable, _KEYS), *_OTHERS}
+    close = {
+        name: difflib.get_close_matches(name, known, n=1) for name in ours if name not in known
+    }
+    guesses = {name: next(iter(near), None) for name, near in close.items()}
+    return [name for name in ours if name in known], guesses

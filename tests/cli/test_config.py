@@ -16,7 +16,7 @@ from cli.conftest import Cli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwkv_cli.cli.settings import parsed
+from rwkv_cli.cli.configfile import parsed
 from rwkv_cli.cli.tomledit import with_setting, without_setting
 
 FUZZ = int(os.environ.get("CONFIG_EXAMPLES", "60"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cli.conftest import Cli
+from cli.running import COMMAND
 from oracle.weights import Shape, random_model
 from safetensors.numpy import save_file
 
@@ -340,3 +341,44 @@ def test_what_has_no_name_here_is_not_removed(cli: Cli, models: Path, far: Path)
         assert cli("models", "rm", "-y", "1.5b", name).code in (2, 3)
     assert far.exists()
     assert "tiny-1.5B" in listed(cli)
+
+
+# Completion
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("rwkv chat -m t", {"tiny-1.5B"}),
+        ("rwkv chat --model d", {"demo", "daily"}),
+        ("rwkv models show da", {"daily"}),
+        ("rwkv info ti", {"tiny-1.5B"}),
+        ("rwkv config get temp", {"temperature", "template"}),
+        ("rwkv models ver", {"verify"}),
+    ],
+)
+def test_models_and_other_names_are_completed_and_none_is_run(
+    cli: Cli, models: Path, env: dict[str, str], tmp_path: Path, line: str, found: set[str]
+) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash here")
+    cli("models", "alias", "daily", "demo")
+    for name in ("t$(touch ran).pth", "t`touch ran`.pth", "t;touch ran.pth", "t*.pth"):
+        (models / name).write_bytes(b"x")
+    (tmp_path / "rwkv.bash").write_bytes(cli("completion", "bash").out)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    script = (
+        'command=("$@"); rwkv() { "${command[@]}" "$@"; }; source ../rwkv.bash; '
+        f"COMP_WORDS=({line}); COMP_CWORD={len(line.split()) - 1}; _rwkv; "
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    result = subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND],
+        env=env,
+        cwd=empty,
+        capture_output=True,
+        check=True,
+    )
+    assert set(result.stdout.decode().split()) == found
+    assert list(empty.iterdir()) == []
