@@ -26,7 +26,7 @@ from rwkv_cli.errors import NotFoundError, RwkvError, StorageError, UsageError
 from rwkv_cli.files import reason, taking_turns, write_atomic
 from rwkv_cli.places import config_file
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink, terminal_width
+from rwkv_cli.render.streams import note, stdout_sink
 from rwkv_cli.render.tables import fitted
 
 Words = tuple[str, ...]
@@ -116,8 +116,8 @@ def _show(words: Words, flags: Flags) -> None:
         rows = [[key, _short(one.value)] for key, one in found.items()]
         if flags["origin"]:
             rows = [[*row, one.where] for row, one in zip(rows, found.values(), strict=True)]
-        text = fitted(rows, terminal_width() if is_terminal(STDOUT) else None)
-    stdout_sink().write(text.encode("utf-8", "replace"))
+        text = fitted(rows, None)
+    stdout_sink(wraps=False).write(text.encode("utf-8", "replace"))
 
 
 def _short(value: object) -> str:
@@ -131,7 +131,7 @@ def _get(words: Words, flags: Flags) -> None:
     value = effective()[key].value
     if value is None:
         raise NotFoundError(f"{key} is not set", hint=f"rwkv config set {key} VALUE")
-    stdout_sink().write(f"{value}\n".encode("utf-8", "surrogateescape"))
+    stdout_sink(wraps=False).write(f"{value}\n".encode("utf-8", "surrogateescape"))
 
 
 def _set(words: Words, flags: Flags) -> None:
@@ -172,7 +172,7 @@ def _unset(words: Words, flags: Flags) -> None:
 
 def _path(words: Words, flags: Flags) -> None:
     _counted(words, 0, "path takes no words", "rwkv config path")
-    stdout_sink().write(f"{config_file()}\n".encode("utf-8", "surrogateescape"))
+    stdout_sink(wraps=False).write(f"{config_file()}\n".encode("utf-8", "surrogateescape"))
 
 
 def _change(change: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]]) -> Path:

@@ -24,9 +24,11 @@ from rwkv_cli.places import (
     network,
 )
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import note, stdout_sink
+from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink, terminal_width
+from rwkv_cli.render.tables import hanging
 from rwkv_cli.version import __version__
 
+_INDENT = 14
 _BUILD = "rwkv doctor --build"
 
 
@@ -72,8 +74,12 @@ def doctor(
             {name: {"result": p.result, "next": p.step, **p.facts} for name, p in found.items()}
         )
     else:
-        text = "\n".join(_line(name, probe) for name, probe in found.items())
-    stdout_sink().write(text.encode("utf-8", "replace") + b"\n")
+        text = hanging(
+            [row for name, probe in found.items() for row in _rows(name, probe)],
+            _INDENT,
+            terminal_width() if is_terminal(STDOUT) else None,
+        ).rstrip()
+    stdout_sink(wraps=False).write(text.encode("utf-8", "replace") + b"\n")
 
 
 def _build(*, quiet: bool) -> None:
@@ -99,9 +105,10 @@ def _build(*, quiet: bool) -> None:
         note(f"built {safe(str(path))}")
 
 
-def _line(name: str, probe: Probe) -> str:
-    line = f"{name:<13} {safe(probe.result)}"
-    return f"{line}\n{'':<13} -> {safe(probe.step)}" if probe.step else line
+def _rows(name: str, probe: Probe) -> list[tuple[str, str]]:
+    """Give a finding, and below it what to do."""
+    step = [("", f"-> {probe.step}")] if probe.step else []
+    return [(name, probe.result), *step]
 
 
 def _program() -> Probe:

@@ -99,10 +99,10 @@ def _ls(words: Words, flags: Flags) -> None:
             [f"{'*' if model.path == first else ' '} {model.name}", *row(model, header)]
             for model, header in zip(found, headers(found), strict=True)
         ]
-        text = fitted(rows, terminal_width() if is_terminal(STDOUT) else None)
+        text = fitted(rows, _width())
         aliases = read_registry().aliases.items()
         text += "".join(f"  {safe(name)} = {safe(target)}\n" for name, target in aliases)
-    stdout_sink().write(text.encode("utf-8", "surrogateescape"))
+    stdout_sink(wraps=False).write(text.encode("utf-8", "surrogateescape"))
     if not flags["quiet"] and len(found) == 1:
         note(
             "To get a model: rwkv download, or put a weights file into "
@@ -114,7 +114,7 @@ def _names() -> None:
     """Print what completes -m: names that no shell reads as anything else."""
     names = [*installed(models_folder()), *read_registry().aliases, DEMO_NAME]
     sound = [name for name in names if _SOUND.fullmatch(name)]
-    stdout_sink().write("".join(f"{name}\n" for name in sound).encode())
+    stdout_sink(wraps=False).write("".join(f"{name}\n" for name in sound).encode())
 
 
 def _show(words: Words, flags: Flags) -> None:
@@ -125,8 +125,11 @@ def _show(words: Words, flags: Flags) -> None:
     if flags["as_json"]:
         text = json.dumps(facts)
     else:
-        text = "\n".join(f"{key:<13} {safe(_told(key, value))}" for key, value in facts.items())
-    stdout_sink().write(text.encode("utf-8", "replace") + b"\n")
+        from rwkv_cli.render.tables import hanging
+
+        rows = [(key, _told(key, value)) for key, value in facts.items()]
+        text = hanging(rows, 14, _width()).rstrip()
+    stdout_sink(wraps=False).write(text.encode("utf-8", "replace") + b"\n")
 
 
 def _told(key: str, value: object) -> str:
@@ -159,7 +162,7 @@ def _default(words: Words, flags: Flags) -> None:
         path = used()
         if path is None:
             raise NotFoundError("the default model is gone", hint="rwkv models default NAME")
-        stdout_sink().write(f"{safe(name_of(path))}\n".encode())
+        stdout_sink(wraps=False).write(f"{safe(name_of(path))}\n".encode())
 
 
 def _alias(words: Words, flags: Flags) -> None:
@@ -206,6 +209,11 @@ def _one(words: Words, action: str, what: str) -> str:
     if len(words) != 1:
         raise UsageError(f"{action} takes one {what}", hint=f"rwkv models {action} {what}")
     return words[0]
+
+
+def _width() -> int | None:
+    """Give the columns of the terminal; None where lines may be of any length."""
+    return terminal_width() if is_terminal(STDOUT) else None
 
 
 def _none(words: Words, action: str) -> None:

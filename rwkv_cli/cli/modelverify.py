@@ -13,8 +13,8 @@ from rwkv_cli.errors import RefusedError, StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.hub.sidecar import read_sidecar
 from rwkv_cli.render.progress import Progress
-from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import stdout_sink
+from rwkv_cli.render.streams import STDOUT, is_terminal, stdout_sink, terminal_width
+from rwkv_cli.render.tables import hanging
 
 _BLOCK = 1 << 22  # bytes
 
@@ -42,17 +42,18 @@ def verify(names: Sequence[str], *, as_json: bool, quiet: bool) -> None:
         RefusedError: One of them is not what it must be.
     """
     models = [find_model(name) for name in names] or known_models()
-    sink, broken = stdout_sink(), []
+    sink, broken = stdout_sink(wraps=False), []
     for model in models:
         finding = checked(model, quiet=quiet)
         if not finding.sound:
             broken.append(model)
         mark = "ok" if finding.sound else "BAD"
-        text = f"{mark:<4} {safe(model.name)}: {safe(finding.told)}"
+        width = terminal_width() if is_terminal(STDOUT) else None
+        text = hanging([(mark, f"{model.name}: {finding.told}")], 5, width)
         if as_json:
             facts = {"name": model.name, "path": str(model.path), "sound": finding.sound}
-            text = json.dumps({**facts, "told": finding.told, "sha256": finding.sha256})
-        sink.write(f"{text}\n".encode("utf-8", "replace"))
+            text = json.dumps({**facts, "told": finding.told, "sha256": finding.sha256}) + "\n"
+        sink.write(text.encode("utf-8", "replace"))
     if broken:
         what = f"{len(broken)} of {len(models)} models" if len(models) > 1 else broken[0].name
         raise RefusedError(f"{what} cannot be trusted", hint=_again(broken[0]))
@@ -121,5 +122,7 @@ def _blocks(path: Path) -> Iterator[memoryview]:
 def _again(model: Known) -> str:
     """Say how to get a sound copy."""
     repo, file = (read_sidecar(model.path).get(key) for key in ("repo", "file"))
-    source = f"{repo}:{file}" if repo and file else "it"
-    return f"rwkv models rm {model.name}, then download {source} again"
+    if not model.name.isprintable():
+        return "rwkv models --paths tells where its file lies"
+    fetch = f", then rwkv download {repo}:{file}" if repo and file else ""
+    return f"rwkv models rm {model.name}{fetch}"
