@@ -181,7 +181,7 @@ def stdout_sink(*, wraps: bool = True) -> Sink:
         raise StorageError(f"cannot write the output: {why}") from error
     if not os.isatty(STDOUT):
         return ByteSink(STDOUT)
-    return TerminalSink() if wraps else TerminalSink(stages=lambda width: [])
+    return TerminalSink() if wraps else TerminalSink(stages=lambda _: [])
 
 
 def occupy_closed_streams() -> None:
