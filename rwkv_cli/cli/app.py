@@ -45,6 +45,7 @@ _INSTEAD = {
     "run": "to talk with a model: rwkv chat",
     "ask": 'to ask one question: rwkv generate --chat "your question"',
     "list": "to list models: rwkv models",
+    "ls": "to list models: rwkv models",
 }
 
 _EPILOG = """\b

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cli.cli.doctorprobe import Probe
+from rwkv_cli.cli.modelfacts import amount
 from rwkv_cli.cli.settings import collect, origins, variables
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub.registry import read_registry, registry_file
@@ -122,8 +123,13 @@ def _count(settings: int) -> str:
     return "1 setting" if settings == 1 else f"{settings} settings"
 
 
-def folder(find: Callable[[], Path]) -> Probe:
-    """Look at a folder of ours: whether it can be written, and how much room there is."""
+def folder(find: Callable[[], Path], variable: str) -> Probe:
+    """Look at a folder of ours: whether it can be written, and how much room there is.
+
+    Args:
+        find: Gives the folder.
+        variable: What names another one.
+    """
     path = find()
     exists = path.exists()
     standing = next(p for p in (path, *path.parents) if p.exists())
@@ -134,9 +140,10 @@ def folder(find: Callable[[], Path]) -> Probe:
     except OSError as error:
         return Probe(f"{what}: {error.strerror}", f"look at {standing}", facts)
     facts["writable"] = os.access(standing, os.W_OK | os.X_OK) and standing.is_dir()
-    what += f"; {facts['free'] / 1e9:,.1f} GB free"
+    what += f"; {amount(facts['free'])} free"
     if not facts["writable"]:
-        return Probe(f"{what}; cannot be written", f"chmod u+rwx {standing}", facts)
+        mend = f"make {standing} writable, or name another folder ({variable})"
+        return Probe(f"{what}; cannot be written", mend, facts)
     step = "make room on that disk" if facts["free"] < _LITTLE else None
     return Probe(what, step, facts)
 

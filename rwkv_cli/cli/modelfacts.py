@@ -111,7 +111,7 @@ def find_model(name: str) -> Known:
         NotFoundError: There is none.
     """
     path = resolve(name, models_folder())
-    same = (model for model in known_models() if model.path == path.absolute())
+    same = (model for model in known_models() if model.path in (path, path.absolute()))
     return next(same, Known(model_name(path), path))
 
 

@@ -196,9 +196,9 @@ def test_the_config_file_and_the_environment_are_checked(
 
 def test_a_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    blocked = doctorfiles.folder(lambda: tmp_path / "file" / "data")
-    assert blocked.step is not None
-    fine = doctorfiles.folder(lambda: tmp_path / "new" / "data")
+    blocked = doctorfiles.folder(lambda: tmp_path / "file" / "data", "RWKV_DATA_DIR")
+    assert "RWKV_DATA_DIR" in str(blocked.step)
+    fine = doctorfiles.folder(lambda: tmp_path / "new" / "data", "RWKV_DATA_DIR")
     assert fine.facts["writable"] is True
     assert fine.facts["exists"] is False
     assert fine.facts["free"] > 0

@@ -7,12 +7,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rwkv_cli.errors import NotFoundError, StorageError
 from rwkv_cli.hub.matching import matching, same_name
 from rwkv_cli.hub.names import default_model, demo, installed, resolve
 from rwkv_cli.hub.registry import Registry, change_registry
 
+FUZZ = int(os.environ.get("NAMES_EXAMPLES", "60"))
 WORLD = "RWKV-x070-World-1.5B-v3.pth"
 G1 = "rwkv7-g1d-0.4b-20260210-ctx8192.pth"
 
@@ -191,3 +194,32 @@ def test_the_default_is_what_was_chosen_else_the_newest_else_the_demo(
     with pytest.raises(NotFoundError, match=r"other.*gone") as caught:
         default_model(folder)
     assert caught.value.hint == "rwkv models default --unset"
+
+
+@settings(
+    max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    name=st.one_of(
+        st.text(max_size=40),
+        st.text("abx015.-_/:@~ \0\n", max_size=12),
+        st.lists(st.sampled_from(["..", "/", "rwkv", "1b5", "~", ":", "@", "BlinkDL", "-"])).map(
+            "".join
+        ),
+    )
+)
+def test_every_text_is_a_model_or_is_not_found(folder: Path, name: str) -> None:
+    try:
+        found = resolve(name, folder)
+    except NotFoundError as error:
+        assert len(error.message) < 400
+    else:
+        assert found.exists()
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(words=st.lists(st.text("abx0159", min_size=1, max_size=4), min_size=1, max_size=4))
+def test_separators_and_case_never_matter(words: list[str]) -> None:
+    forms = [mark.join(words) for mark in "_-."]
+    assert all(same_name(forms[0].upper(), form) for form in forms)
+    assert all(matching(form, [forms[0], "other"])[0] == forms[0] for form in forms)
