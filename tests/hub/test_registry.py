@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rwkv_cli import files
 from rwkv_cli.errors import MismatchError, StorageError
 from rwkv_cli.hub.registry import Registry, change_registry, read_registry, registry_file
+
+FUZZ = int(os.environ.get("REGISTRY_EXAMPLES", "60"))
 
 # Adds aliases of its own for as long as it is let.
 WRITER = """
@@ -138,6 +143,17 @@ def test_a_writer_that_is_killed_leaves_a_whole_file_and_no_lock(home: Path) -> 
         assert read_registry().damage is None
 
 
+def test_a_process_that_stands_still_holds_up_nobody_for_ever(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    alias("a")
+    with files.taking_turns(registry_file()):
+        began = time.monotonic()
+        assert set(alias("b").aliases) == {"a", "b"}
+        assert time.monotonic() - began < 5
+
+
 def test_a_disk_that_refuses_changes_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alias("a")
     before = registry_file().read_bytes()
@@ -157,3 +173,23 @@ def test_an_unchanged_registry_is_not_written(home: Path) -> None:
     before = registry_file().stat().st_mtime_ns
     alias("a")
     assert registry_file().stat().st_mtime_ns == before
+
+
+@settings(
+    max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.integers(0, 200), cut=st.integers(0, 3), put=st.binary(max_size=4))
+def test_a_file_with_any_bytes_changed_is_read_or_is_damaged(
+    home: Path, place: int, cut: int, put: bytes
+) -> None:
+    home.mkdir(exist_ok=True)
+    whole = (
+        b'{"format": 1, "aliases": {"a": "demo"}, "added": {"b": "/b"}, "default": "b", "x": [1]}'
+    )
+    registry_file().write_bytes(whole[:place] + put + whole[place + cut :])
+    found = read_registry()
+    names = [*found.aliases.values(), *found.added.values(), found.default or ""]
+    assert all(isinstance(name, str) for name in names)
+    assert found.damage is None or "models.json" in found.damage
+    if found.damage:
+        assert (found.aliases, found.added, found.default) == ({}, {}, None)
