@@ -42,8 +42,8 @@ def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]
 
     Args:
         folder: Where models are installed. Files with a suffix of weights are models, and folders
-            with a config.json and weights; two that differ in the suffix alone are called by their
-            whole names.
+            with a config.json and weights; those whose names differ in the suffix alone are called
+            by their files' names.
         registry: What the user says about models; read when it is not given.
     """
     registry = read_registry() if registry is None else registry
@@ -52,12 +52,10 @@ def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]
     except OSError:  # not there, or not for us: doctor tells
         entries = []
     paths = [path for path in entries if _is_model(path)]
-    stems = [model_name(path) for path in paths]
-    names = [
-        p.name if stems.count(stem) > 1 else stem for p, stem in zip(paths, stems, strict=True)
-    ]
     added = {name: Path(path) for name, path in registry.added.items()}
-    return dict(zip(names, paths, strict=True)) | added
+    stems = [*map(model_name, paths), *added]
+    found = {p.name if stems.count(model_name(p)) > 1 else model_name(p): p for p in paths}
+    return found | added
 
 
 def model_name(path: Path) -> str:

@@ -113,6 +113,9 @@ def test_a_model_added_in_place_has_a_name(folder: Path, tmp_path: Path) -> None
     (tmp_path / "far.pth").write_bytes(b"weights")
     say(added={"big": str(tmp_path / "far.pth")})
     assert resolve("big", folder) == tmp_path / "far.pth"
+    (folder / "big.bin").write_bytes(b"one of that name that came later")
+    assert installed(folder)["big"] == tmp_path / "far.pth"
+    assert resolve("big.bin", folder) == folder / "big.bin"
     (tmp_path / "far.pth").unlink()
     with pytest.raises(NotFoundError, match=r"big is gone.*far.pth"):
         resolve("big", folder)
