@@ -34,10 +34,13 @@ def models() -> Probe:
         "installed": [model.name for model in known],
         "unusable": unusable,
         "dangling": _dangling(folder),
+        "free": _free(folder),
     }
     default, step = _default()
     facts["default"] = default
     what = f"{len(known)} installed" if known else "none installed, the demo is used"
+    if facts["free"] is not None:
+        what = f"{amount(facts['free'])} free; {what}"
     if unusable:
         names = list(unusable)
         what += f"; unusable: {_some([f'{name} ({unusable[name]})' for name in names])}"
@@ -131,21 +134,30 @@ def folder(find: Callable[[], Path], variable: str) -> Probe:
         variable: What names another one.
     """
     path = find()
-    exists = path.exists()
-    standing = next(p for p in (path, *path.parents) if p.exists())
-    facts: dict[str, Any] = {"path": str(path), "exists": exists, "free": None, "writable": False}
+    exists, standing = path.exists(), _standing(path)
     what = str(path) if exists else f"{path} (made when needed)"
-    try:
-        facts["free"] = shutil.disk_usage(standing).free
-    except OSError as error:
-        return Probe(f"{what}: {error.strerror}", f"look at {standing}", facts)
+    facts: dict[str, Any] = {"path": str(path), "exists": exists, "free": _free(path)}
     facts["writable"] = os.access(standing, os.W_OK | os.X_OK) and standing.is_dir()
-    what += f"; {amount(facts['free'])} free"
+    if facts["free"] is not None:
+        what += f"; {amount(facts['free'])} free"
     if not facts["writable"]:
         mend = f"make {standing} writable, or name another folder ({variable})"
         return Probe(f"{what}; cannot be written", mend, facts)
-    step = "make room on that disk" if facts["free"] < _LITTLE else None
-    return Probe(what, step, facts)
+    full = facts["free"] is not None and facts["free"] < _LITTLE
+    return Probe(what, "make room on that disk" if full else None, facts)
+
+
+def _standing(path: Path) -> Path:
+    """Give the nearest folder above a path that is there."""
+    return next((p for p in (path, *path.parents) if p.exists()), Path())
+
+
+def _free(path: Path) -> int | None:
+    """Give the bytes that are free where a folder is or would be; None where nobody tells."""
+    try:
+        return shutil.disk_usage(_standing(path)).free
+    except OSError:
+        return None
 
 
 def hugging_face(path: Path) -> Probe:
