@@ -5,16 +5,13 @@ may move each.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from rwkv_cli.errors import NotFoundError, StorageError
 
-_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_OFFLINE = ("HF_HUB_OFFLINE", "RWKV_OFFLINE")
-_PROXIES = {"http_proxy", "https_proxy", "all_proxy"}
+OFFICIAL_HUB = "https://huggingface.co"
 
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
@@ -111,38 +108,48 @@ def config_file() -> Path:
     return folder / "config.toml" if folder.is_absolute() else _NOWHERE
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """What the environment says of the way to models.
+def hub_endpoint() -> str:
+    """Where models are downloaded from: a mirror named by `HF_ENDPOINT`, or the hub itself."""
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL_HUB).rstrip("/")
 
-    Attributes:
-        endpoint: Where they are.
-        proxies: Environment variable to the proxy it names; may hold a password.
-        token: Where a token is, never the token; None when there is none.
-        offline: The variable that forbids to ask the network; None when none does.
-        cache: Folder that other programs fill with models.
+
+def hub_cache_folder() -> Path:
+    """Where the hub's own tools keep what they downloaded: `HF_HUB_CACHE`, or beside the token."""
+    named = os.environ.get("HF_HUB_CACHE")
+    return expanded(named) if named else _hub_home() / "hub"
+
+
+def hub_token_place() -> str | None:
+    """Say where the user's key to the hub is, never what it is: `HF_TOKEN`, or a file."""
+    if os.environ.get("HF_TOKEN"):
+        return "HF_TOKEN"
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = expanded(named) if named else _hub_home() / "token"
+    return str(file) if file.is_file() else None
+
+
+def _hub_home() -> Path:
+    named = os.environ.get("HF_HOME")
+    if named:
+        return expanded(named)
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        return (expanded(cache) if cache else expanded("~/.cache")) / "huggingface"
+    except NotFoundError:
+        return _NOWHERE
+
+
+def offline_by() -> str | None:
+    """Name the variable that forbids to use the network: `RWKV_OFFLINE` or `HF_HUB_OFFLINE`; None
+    when neither does.
     """
-
-    endpoint: str
-    proxies: dict[str, str]
-    token: str | None
-    offline: str | None
-    cache: Path
+    for name in ("RWKV_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
+            return name
+    return None
 
 
-def network() -> Network:
-    """Look at the environment variables that Hugging Face's programs read, and at those of proxies;
-    no network is asked.
-    """
-    found = {name: value for name, value in os.environ.items() if value}
-    home = expanded(found.get("HF_HOME", "~/.cache/huggingface"))
-    file = Path(found.get("HF_TOKEN_PATH") or home / "token")
-    token = next((name for name in _TOKENS if name in found), str(file) if file.is_file() else None)
-    off = (n for n in _OFFLINE if found.get(n, "0").lower() not in ("0", "false", "no", "off"))
-    return Network(
-        endpoint=found.get("HF_ENDPOINT", "https://huggingface.co"),
-        proxies={name: found[name] for name in sorted(found) if name.lower() in _PROXIES},
-        token=token,
-        offline=next(off, None),
-        cache=Path(found.get("HF_HUB_CACHE") or home / "hub"),
-    )
+def named_proxies() -> dict[str, str]:
+    """Give the proxies of the environment, by the name of the variable; they may hold passwords."""
+    wanted = ("http_proxy", "https_proxy", "all_proxy")
+    return {name: url for name, url in sorted(os.environ.items()) if url and name.lower() in wanted}

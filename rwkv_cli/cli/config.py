@@ -139,6 +139,7 @@ def _set(words: Words, flags: Flags) -> None:
     key, text = _counted(words, 2, "set takes a KEY and a VALUE", hint)
     key = _key(key)
     value = checked(key, text)
+    value = list(value) if isinstance(value, tuple) else value  # as the file has it
     _check_text(key, text)
 
     def change(content: str, table: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -20,8 +20,8 @@ from rwkv_cli.native.sources import digest
 from rwkv_cli.places import (
     cache_folder,
     data_folder,
+    hub_cache_folder,
     named_native_library,
-    network,
 )
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink, terminal_width
@@ -65,7 +65,7 @@ def doctor(
         "cache": lambda: doctorfiles.folder(cache_folder, "RWKV_CACHE_DIR"),
         "config": doctorfiles.config,
         "download": doctormachine.download,
-        "huggingface": lambda: doctorfiles.hugging_face(network().cache),
+        "huggingface": lambda: doctorfiles.hugging_face(hub_cache_folder()),
         "terminal": doctormachine.terminal,
     }
     found = {name: asked(probe) for name, probe in probes.items()}

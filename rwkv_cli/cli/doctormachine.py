@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from rwkv_cli.cli.doctorprobe import Probe
-from rwkv_cli.places import network
+from rwkv_cli.places import hub_endpoint, hub_token_place, named_proxies, offline_by
 from rwkv_cli.render.streams import STDERR, STDIN, STDOUT, is_terminal, terminal_width
 from rwkv_cli.render.style import shows_colours
 
@@ -64,24 +64,24 @@ def download() -> Probe:
     """Tell how a download would reach the network; nothing is asked of it. No secret is told: of a
     token only that there is one, of an address neither user nor password.
     """
-    found = network()
-    proxies = {name: bare(url) for name, url in found.proxies.items()}
+    endpoint, token, offline = hub_endpoint(), hub_token_place(), offline_by()
+    proxies = {name: bare(url) for name, url in named_proxies().items()}
     facts: dict[str, Any] = {
-        "endpoint": bare(found.endpoint),
+        "endpoint": bare(endpoint),
         "proxies": proxies,
-        "token": found.token,
-        "offline": found.offline,
+        "token": token,
+        "offline": offline,
     }
     what = f"from {facts['endpoint']}"
-    if found.offline:
-        what += f"; offline, by {found.offline}"
+    if offline:
+        what += f"; offline, by {offline}"
     what += f"; proxies: {', '.join(f'{n} {u}' for n, u in proxies.items()) or 'none'}"
-    what += f"; token: {'in ' + found.token if found.token else 'none'}"
+    what += f"; token: {'in ' + token if token else 'none'}"
     step = None
-    if not found.endpoint.startswith("https://"):
+    if not endpoint.startswith("https://"):
         step = "HF_ENDPOINT must begin with https://"
-    elif found.offline:
-        step = f"unset {found.offline} to download"
+    elif offline:
+        step = f"unset {offline} to download"
     return Probe(what, step, facts)
 
 

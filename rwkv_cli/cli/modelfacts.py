@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rwkv_cli.cli.settings import origins
 from rwkv_cli.errors import RwkvError, UsageError
 from rwkv_cli.files import reason
+from rwkv_cli.hub import sidecar
 from rwkv_cli.hub.names import DEMO_NAME, default_model, demo, installed, model_name, resolve
 from rwkv_cli.hub.registry import read_registry
-from rwkv_cli.hub.sidecar import read_sidecar
 from rwkv_cli.places import models_folder
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def row(model: Known, header: Header) -> list[str]:
 
 
 def _repository(model: Known) -> str | None:
-    repository = read_sidecar(model.path).get("repo")
-    return repository if isinstance(repository, str) else None
+    known = sidecar.read(model.path)
+    return known.repo if known else None
 
 
 def amount(nbytes: int) -> str:
@@ -197,8 +197,8 @@ def full(model: Known) -> dict[str, Any]:
         "unusable": model.why,
         **dict(_of_header(model)),
     }
-    origin = read_sidecar(path)
-    facts |= {key: origin[key] for key in _ORIGIN if isinstance(origin.get(key), str | int)}
+    if origin := sidecar.read(path):
+        facts |= {key: getattr(origin, key) for key in _ORIGIN}
     facts |= Bonds.of(model).told()
     return {key: value for key, value in facts.items() if value not in (None, [], "")}
 

@@ -13,9 +13,9 @@ from rwkv_cli.cli.modelfacts import Known, amount, find_installed
 from rwkv_cli.engine.packcache import remove_cached
 from rwkv_cli.errors import StorageError, UsageError
 from rwkv_cli.files import reason
+from rwkv_cli.hub import sidecar
 from rwkv_cli.hub.names import demo
 from rwkv_cli.hub.registry import Registry, change_registry, read_registry
-from rwkv_cli.hub.sidecar import sidecar_path
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
@@ -97,7 +97,7 @@ def _remove(model: Known, bonds: Bonds) -> None:
         remove_cached(cached)
     if not model.is_added:
         try:
-            sidecar_path(model.path).unlink(missing_ok=True)
+            sidecar.path_of(model.path).unlink(missing_ok=True)
             _delete(model.path)
         except OSError as error:
             raise StorageError(f"cannot delete {model.path}: {reason(error)}") from error

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cli.cli.modelfacts import Known, find_model, known_models
-from rwkv_cli.errors import RefusedError, StorageError
+from rwkv_cli.errors import RefusedError
 from rwkv_cli.files import reason
-from rwkv_cli.hub.sidecar import read_sidecar
+from rwkv_cli.hub import sidecar
 from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.streams import STDOUT, is_terminal, stdout_sink, terminal_width
 from rwkv_cli.render.tables import hanging
@@ -63,52 +63,91 @@ def checked(model: Known, *, quiet: bool) -> Finding:
     """Check a model: first its structure, then its bytes."""
     if model.file is None:
         return Finding(False, model.why or "unreadable")
-    count = len(model.file.checkpoint.tensors)
-    expected, whose = _expected(model.path)
-    if expected is None:
+    expected = _expected(model.path)
+    if not expected:
+        count = len(model.file.checkpoint.tensors)
         return Finding(True, f"{count} tensors are in their places; no checksum is known")
-    size = read_sidecar(model.path).get("size")
-    if isinstance(size, int) and size != model.size:
-        return Finding(False, f"has {model.size:,} bytes, where {whose} has {size:,}")
     progress = Progress(f"verifying {model.name}", "bytes", model.size, enabled=not quiet)
+    done, found = 0, None
     try:
-        found = _digest(model.path, progress.update)
-    except StorageError as error:
-        return Finding(False, error.message)
+        for one in expected:
+            found = _compared(one, progress, done)
+            if not found.sound:
+                return found
+            done += one.path.stat().st_size
+    except OSError as error:
+        return Finding(False, reason(error))
     finally:
         progress.finish()
-    if found != expected:
-        return Finding(
-            False, f"its sha256 is {found[:12]}…, that of {whose} {expected[:12]}…", found
-        )
-    return Finding(True, f"its sha256 is that of {whose}", found)
+    assert found is not None
+    if len(expected) > 1:
+        return Finding(True, f"the sha256 of all {len(expected)} files are those of {found.told}")
+    return Finding(True, f"its sha256 is that of {expected[0].whose}", found.sha256)
 
 
-def _expected(path: Path) -> tuple[str | None, str]:
-    """Give the checksum that a file must have, and who says so."""
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a file must be.
+
+    Attributes:
+        path: The file.
+        sha256: In hex.
+        size: Bytes; None where nobody says.
+        whose: Who says so.
+    """
+
+    path: Path
+    sha256: str
+    size: int | None
+    whose: str
+
+
+def _expected(path: Path) -> list[_Expected]:
+    """Tell what the files of a model must be; nothing where that is not known."""
     from rwkv_cli.hub.catalogue import find
 
-    told = read_sidecar(path).get("sha256")
-    if isinstance(told, str):
-        return told.lower(), "the download"
+    told = sidecar.read(path)
+    if told is not None and told.files:
+        rows = ((path / name, row) for name, row in told.files.items() if isinstance(row, dict))
+        return [
+            _Expected(file, str(row["sha256"]).lower(), row.get("size"), "the download")
+            for file, row in rows
+            if row.get("sha256")
+        ]
+    if told is not None and told.sha256:
+        return [_Expected(path, told.sha256.lower(), told.size, "the download")]
     entry = find(path.name)
-    return (entry.sha256 if entry else None), "the catalogue"
+    return [_Expected(path, entry.sha256, None, "the catalogue")] if entry and entry.sha256 else []
+
+
+def _compared(one: _Expected, progress: Progress, before: int) -> Finding:
+    """Compare a file with what it must be.
+
+    Args:
+        one: The file.
+        progress: Told how far it is.
+        before: Bytes of other files that were read before.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    size = one.path.stat().st_size
+    if isinstance(one.size, int) and one.size != size:
+        return Finding(False, f"{one.path.name} has {size:,} bytes, not {one.size:,}")
+    found = _digest(one.path, lambda count: progress.update(before + count))
+    if found == one.sha256:
+        return Finding(True, one.whose, found)
+    differs = f"{found[:12]}…, that of {one.whose} {one.sha256[:12]}…"
+    return Finding(False, f"the sha256 of {one.path.name} is {differs}", found)
 
 
 def _digest(path: Path, progress: Callable[[int], None]) -> str:
-    """Compute the SHA-256 of a file.
-
-    Raises:
-        StorageError: It cannot be read.
-    """
+    """Compute the SHA-256 of a file."""
     digest, done = hashlib.sha256(), 0
-    try:
-        for block in _blocks(path):
-            digest.update(block)
-            done += len(block)
-            progress(done)
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {reason(error)}") from error
+    for block in _blocks(path):
+        digest.update(block)
+        done += len(block)
+        progress(done)
     return digest.hexdigest()
 
 
@@ -121,8 +160,8 @@ def _blocks(path: Path) -> Iterator[memoryview]:
 
 def _again(model: Known) -> str:
     """Say how to get a sound copy."""
-    repo, file = (read_sidecar(model.path).get(key) for key in ("repo", "file"))
     if not model.name.isprintable():
         return "rwkv models --paths tells where its file lies"
-    fetch = f", then rwkv download {repo}:{file}" if repo and file else ""
-    return f"rwkv models rm {model.name}{fetch}"
+    known = sidecar.read(model.path)
+    source = f"{known.repo}:{known.file}" if known and known.repo and known.file else None
+    return f"rwkv models rm {model.name}" + (f", then rwkv download {source}" if source else "")

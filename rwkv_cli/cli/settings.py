@@ -101,7 +101,7 @@ _RANGES = {
 # Variables that are no settings: of places, and of the package rwkv, which another program may use.
 _OTHERS = {
     "RWKV_DATA_DIR", "RWKV_MODELS_DIR", "RWKV_CACHE_DIR", "RWKV_CONFIG", "RWKV_NATIVE_LIBRARY",
-    "RWKV_JIT_ON", "RWKV_CUDA_ON", "RWKV_V7_ON",
+    "RWKV_OFFLINE", "RWKV_JIT_ON", "RWKV_CUDA_ON", "RWKV_V7_ON",
 }  # fmt: skip
 _KEYS = tuple(field.name for field in fields(Settings))
 
@@ -146,7 +146,7 @@ def origins(flags: Mapping[str, Any]) -> dict[str, Origin]:
     for key, value in _from_environment(os.environ).items():
         found[key] = Origin(value, _variable(key))
     for key in _KEYS:
-        if flags.get(key) is not None:
+        if flags.get(key) not in (None, ()):
             found[key] = Origin(flags[key], f"--{key.replace('_', '-')}")
     return found
 

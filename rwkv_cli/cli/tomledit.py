@@ -90,4 +90,6 @@ def _literal(value: Any) -> str:
     """Write a value as TOML does."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     return repr(value)

@@ -21,6 +21,11 @@ class Entry:
     size: int
     sha256: str | None = None
 
+    @property
+    def bytes(self) -> int:
+        """The size."""
+        return self.size
+
 
 _ENTRIES = (
     Entry("g1-0.1b", "rwkv7-g1d-0.1b-20260129-ctx8192.pth", 382223725),

@@ -14,7 +14,7 @@ from rwkv_cli.errors import NotFoundError, StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.hub.matching import matching, plain, same_name
 from rwkv_cli.hub.registry import Registry, read_registry
-from rwkv_cli.hub.sidecar import read_sidecar
+from rwkv_cli.hub.sidecar import read
 from rwkv_cli.places import expanded
 
 SUFFIXES = (".pth", ".safetensors", ".st", ".bin", ".gguf")
@@ -33,8 +33,8 @@ class Entry(Protocol):
         """What people call it."""
 
     @property
-    def size(self) -> int:
-        """Its bytes."""
+    def bytes(self) -> int:
+        """Its size, exact or rough; 0 where nobody knows."""
 
 
 def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]:
@@ -151,10 +151,11 @@ def _from_repository(wanted: re.Match[str], files: Mapping[str, Path]) -> Path:
     repository, file, revision = wanted.groups()
     found = {}
     for name, path in files.items():
-        known = read_sidecar(path)
-        fits = str(known.get("repo")).lower() == repository.lower()
-        fits = fits and (file is None or file in (known.get("file"), path.name))
-        if fits and (revision is None or str(known.get("revision")).startswith(revision)):
+        known = read(path)
+        if known is None or (known.repo or "").lower() != repository.lower():
+            continue
+        fits = file is None or file in (known.file, path.name)
+        if fits and (revision is None or (known.revision or "").startswith(revision)):
             found[name] = path
     if len(found) > 1:
         raise _ambiguous(wanted.string, found)
@@ -240,7 +241,8 @@ def _catalogued(name: str) -> Entry | None:
 def _unknown(name: str, names: Iterable[str], folder: Path) -> NotFoundError:
     """Say that nothing has a name, and what there is instead."""
     if entry := _catalogued(name):
-        hint = f"rwkv download {entry.name}  ({entry.size / 1e9:.1f} GB)"
+        size = f"  ({entry.bytes / 1e9:.1f} GB)" if entry.bytes else ""
+        hint = f"rwkv download {entry.name}{size}"
         return NotFoundError(f"{_cut(name)} is not installed", hint=hint)
     known = [*names, DEMO_NAME]
     close = difflib.get_close_matches(plain(name)[:_SHOWN], known, n=1, cutoff=0.5)

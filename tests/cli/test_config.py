@@ -212,6 +212,7 @@ VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.integers(-(2**63), 2**63 - 1),
     st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.text("ab #\"'\\]", max_size=4), max_size=3),
 )
 LINES = st.sampled_from(
     ["", "# a = 1", "\t# = [", "  ", "#"]

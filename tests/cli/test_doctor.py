@@ -233,8 +233,7 @@ def test_no_secret_is_told(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
 ) -> None:
     secret = "hf_SeCrEt"
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("HF_TOKEN", secret)
     for name in ("HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://user:{secret}@proxy.example:8080/{secret}?{secret}")
     monkeypatch.setenv("HF_ENDPOINT", f"https://me:{secret}@mirror.example/{secret}")
@@ -244,8 +243,7 @@ def test_no_secret_is_told(
     assert "https://mirror.example" in out
     assert "http://proxy.example:8080" in out
     assert "HF_TOKEN" in out
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name)
+    monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     (tmp_path / "token").write_text(secret)
     found = asked(cli)["download"]

@@ -139,7 +139,7 @@ def test_a_repository_is_found_by_what_a_download_wrote(folder: Path, name: str)
     with pytest.raises(NotFoundError) as caught:
         resolve(name, folder)
     assert caught.value.hint == f"rwkv download {name}"
-    known = {"repo": "BlinkDL/rwkv7-g1", "file": "a.pth", "revision": "cd67fb95"}
+    known = {"url": "u", "repo": "BlinkDL/rwkv7-g1", "file": "a.pth", "revision": "cd67fb95"}
     (folder / f"{WORLD}.json").write_text(json.dumps(known))
     assert resolve(name, folder) == folder / WORLD
     with pytest.raises(NotFoundError):
