@@ -6,11 +6,13 @@ complete -c rwkv -n __fish_use_subcommand -a chats -d 'List, show, search and ex
 complete -c rwkv -n __fish_use_subcommand -a state -d 'Keep, feed and inspect saved states.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
-complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
-complete -c rwkv -n __fish_use_subcommand -a convert -d 'Pack a model as int8 or int4.'
+complete -c rwkv -n __fish_use_subcommand -a models -d 'List, name, check and remove models.'
+complete -c rwkv -n __fish_use_subcommand -a convert -d 'Write a model in another format or precision.'
 complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that are kept, or delete them.'
+complete -c rwkv -n __fish_use_subcommand -a config -d 'Show the settings, and set them.'
 complete -c rwkv -n __fish_use_subcommand -a doctor -d 'Tell what this installation runs with; build the library.'
 complete -c rwkv -n __fish_use_subcommand -a completion -d 'Print a completion script for your shell.'
+complete -c rwkv -n '__fish_seen_subcommand_from models info convert' -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l continue -d 'Go on with the last conversation'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l resume -d 'Go on with this one, or one with WORDS' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l fork -d 'Go on in a copy of one, from a turn of it' -x
@@ -35,7 +37,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l penalty-decay -d 'Fadi
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -72,7 +75,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l penalty-decay -d '
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d 'rwkv or openai: temperature last or first' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -90,7 +94,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chats' -l tree -d 'With show: a
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l format -d 'Of export' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l output -d 'With export: write there, not to stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l all -d 'With export, rm: all conversations'
-complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from chats' -l model -d 'With import: whose tokens messages get' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l force -d 'With export: replace a file'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from chats' -l json -d 'With ls, search: one JSON object a line'
@@ -105,7 +109,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l every -d 'With feed: 
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dry-run -d 'With gc: only tell what would go'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, show: JSON'
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
@@ -137,7 +142,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l json -d 'The same as 
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l output -d 'Write there instead of stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against an earlier record, made with --json' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
@@ -149,13 +154,22 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from models' -l paths -d 'Print the files’ paths instead of the table'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -f -a 'ls show default alias add verify rm'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l paths -d 'With ls: only the files’ paths'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l names -d 'With ls: only what -m understands, a name a line'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l unset -d 'With default: the newest is used again'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l remove -d 'With alias: forget the name'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l name -d 'With add: else that of the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l yes -d 'With rm: do not ask'
+complete -c rwkv -n '__fish_seen_subcommand_from models' -l json -d 'With ls, show, verify: JSON'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32' -x
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else NAME-DTYPE among the models' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l force -d 'Replace a file that is there'
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l threads -d 'Threads' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l quiet -d 'Nothing on stderr but errors'
@@ -169,6 +183,13 @@ complete -c rwkv -n '__fish_seen_subcommand_from cache' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -f -a 'show get set unset path model lora tokenizer template strategy device dtype engine threads kernels system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l origin -d 'With show: where each value comes from'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l json -d 'With show: one JSON object'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l build -d 'Compile the native library into the cache folder'
 complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l torch -d 'Import torch, and ask it for devices'
 complete -c rwkv -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object'

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,12 @@ from typing import BinaryIO
 
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PATIENCE = 10  # seconds to wait for others that change the same file
 _STALE = 86_400  # seconds after which nobody is still writing a file
 
 Look = Callable[[BinaryIO, int], None]
@@ -67,6 +74,49 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Give a new folder to write files to, which takes the place of another when all went well.
+
+    Args:
+        path: The folder to replace; the folder around it must exist.
+
+    Raises:
+        StorageError: The disk refused; the old folder is untouched.
+    """
+    temporary, old = _temporary(path), _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        sync_folder(temporary)
+        if path.exists():
+            path.rename(old)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def check_room(folder: Path, nbytes: int) -> None:
+    """Compare what shall be written with what the disk has left; a disk that does not tell passes.
+
+    Raises:
+        StorageError: It is too much.
+    """
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        if nbytes > free:
+            raise StorageError(
+                f"{folder} has {free:,} bytes left, {nbytes:,} are needed",
+                hint="free some, or write to another disk",
+            )
+
+
 def _target(path: Path) -> Path:
     """Follow links to the file to replace; never put a file in place of a folder or a device."""
     try:
@@ -78,6 +128,44 @@ def _target(path: Path) -> Path:
     if special:
         raise StorageError(f"cannot write {path}: it is no regular file")
     return path
+
+
+@contextlib.contextmanager
+def taking_turns(path: Path) -> Iterator[None]:
+    """While this lasts, no other process that takes turns on the same file does so, as far as locks
+    work: where they do not, or somebody stands still, it goes on all the same. The lock lies beside
+    the file and stays there, since the file itself is replaced; it ends with the process.
+
+    Args:
+        path: The file that is read, changed and replaced; its folder must exist.
+    """
+    handle = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks, or that takes nothing
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            handle = os.open(path.parent / f".{path.name}.lock", flags, 0o600)
+            _wait_for_lock(handle)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _wait_for_lock(handle: int) -> None:
+    """Take a lock, or give up after a while: a change takes milliseconds.
+
+    Raises:
+        OSError: There are no locks here.
+    """
+    given_up = time.monotonic() + _PATIENCE
+    while time.monotonic() < given_up:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.005)
+        else:
+            return
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""Where this program keeps models, chats and settings; the environment may move each."""
+"""Where this program keeps models, chats and settings, and where models come from; the environment
+may move each.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from pathlib import Path
 import platformdirs
 
 from rwkv_cli.errors import NotFoundError, StorageError
+
+OFFICIAL_HUB = "https://huggingface.co"
 
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
@@ -102,3 +106,50 @@ def config_file() -> Path:
         return expanded(named)
     folder = Path(platformdirs.user_config_dir("rwkv", False))
     return folder / "config.toml" if folder.is_absolute() else _NOWHERE
+
+
+def hub_endpoint() -> str:
+    """Where models are downloaded from: a mirror named by `HF_ENDPOINT`, or the hub itself."""
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL_HUB).rstrip("/")
+
+
+def hub_cache_folder() -> Path:
+    """Where the hub's own tools keep what they downloaded: `HF_HUB_CACHE`, or beside the token."""
+    named = os.environ.get("HF_HUB_CACHE")
+    return expanded(named) if named else _hub_home() / "hub"
+
+
+def hub_token_place() -> str | None:
+    """Say where the user's key to the hub is, never what it is: `HF_TOKEN`, or a file."""
+    if os.environ.get("HF_TOKEN"):
+        return "HF_TOKEN"
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = expanded(named) if named else _hub_home() / "token"
+    return str(file) if file.is_file() else None
+
+
+def _hub_home() -> Path:
+    named = os.environ.get("HF_HOME")
+    if named:
+        return expanded(named)
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        return (expanded(cache) if cache else expanded("~/.cache")) / "huggingface"
+    except NotFoundError:
+        return _NOWHERE
+
+
+def offline_by() -> str | None:
+    """Name the variable that forbids to use the network: `RWKV_OFFLINE` or `HF_HUB_OFFLINE`; None
+    when neither does.
+    """
+    for name in ("RWKV_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(name, "").lower() not in ("", "0", "false", "no", "off"):
+            return name
+    return None
+
+
+def named_proxies() -> dict[str, str]:
+    """Give the proxies of the environment, by the name of the variable; they may hold passwords."""
+    wanted = ("http_proxy", "https_proxy", "all_proxy")
+    return {name: url for name, url in sorted(os.environ.items()) if url and name.lower() in wanted}

@@ -27,7 +27,7 @@ def detect(shapes: Shapes) -> tuple[Arch, Dims]:
     """
     for is_it, what in _FOREIGN:
         if is_it(shapes):
-            raise RefusedError(what)
+            raise RefusedError(what, hint=_HINTS.get(what))
     arch = get_arch(_version(shapes))
     return arch, _measure(arch, shapes)
 
@@ -74,10 +74,17 @@ def _is_foreign(shapes: Shapes) -> bool:
     return "emb.weight" not in shapes or "blocks.0.att.key.weight" not in shapes
 
 
+_TUNED = "this is a tuned initial state, not a model"
+_LORA = "this holds LoRA weights, not a whole model"
+_HINTS = {
+    _TUNED: "rwkv state import FILE NAME -m MODEL, then --state NAME",
+    _LORA: "-m the model it was trained on, --lora this file",
+}
+
 # In this order: the special names first, so that the sentence says the most that is known.
 _FOREIGN: tuple[tuple[Callable[[Shapes], bool], str], ...] = (
-    (_only(r"\.att\.time_state$"), "this is a tuned initial state, not a model"),
-    (_has(".lora_A", ".lora_B", ".disha"), "this holds LoRA weights, not a whole model"),
+    (_only(r"\.att\.time_state$"), _TUNED),
+    (_has(".lora_A", ".lora_B", ".disha", ".bone"), _LORA),
     (_has("tok_emb.weight", ".time_alpha"), "this is an RWKV-1 model; versions 4 to 7 run here"),
     (_is_v2, "this is an RWKV-2 model; versions 4 to 7 run here"),
     (_is_v3, "this is an RWKV-3 model; versions 4 to 7 run here"),

@@ -1,68 +1,111 @@
-"""Rearranges and recomputes tensors into new buffers; knows shapes and dtypes, no names."""
+"""Rearranges and recomputes tensors when they are asked for; knows shapes and dtypes, no names."""
 
 from __future__ import annotations
 
-from math import prod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from rwkv_cli.checkpoints.source import Source
+from rwkv_cli.checkpoints.precision import rounded
 from rwkv_cli.checkpoints.tensors import ITEM_BYTES, RawTensor
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+
+# Narrow floats are widened as bits, since numpy has no bfloat16.
+_FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
 def renamed(tensor: RawTensor, name: str) -> RawTensor:
     """The same tensor under another name."""
-    return RawTensor(name, tensor.dtype, tensor.shape, tensor.data)
+    return replace(tensor, name=name)
 
 
 def reshaped(tensor: RawTensor, shape: tuple[int, ...]) -> RawTensor:
     """The same elements in the same order under another shape of as many elements."""
-    return RawTensor(tensor.name, tensor.dtype, shape, tensor.data)
+    return replace(tensor, shape=shape, derive_rows=None)
 
 
-def rows(tensor: RawTensor, start: int, count: int) -> memoryview:
-    """The bytes of `count` rows of the first dimension, from row `start`."""
+def row(tensor: RawTensor, index: int) -> RawTensor:
+    """One row of the first dimension; it stays where it is when it can."""
+    shape = tensor.shape[1:]
+    if tensor.derive is not None:
+        return rearranged(tensor, shape, lambda elements: elements[index])
     width = tensor.nbytes // tensor.shape[0]
-    return tensor.data[start * width : (start + count) * width]
+    data = tensor.data[index * width : (index + 1) * width]
+    return RawTensor(tensor.name, tensor.dtype, shape, data)
 
 
-def transposed(tensor: RawTensor, source: Source) -> RawTensor:
-    """A copy with the last two dimensions exchanged.
-
-    Raises:
-        RefusedError: The copies made for this file would together be larger than the file.
-    """
+def transposed(tensor: RawTensor) -> RawTensor:
+    """The tensor with its last two dimensions exchanged."""
     *batch, height, width = tensor.shape
-    out = source.allocate(tensor.nbytes)
-    if out:
+    return rearranged(tensor, (*batch, width, height), lambda elements: elements.swapaxes(-1, -2))
+
+
+def rearranged(
+    tensor: RawTensor, shape: tuple[int, ...], change: Callable[[Array], Array]
+) -> RawTensor:
+    """A tensor of the same elements in another order, made anew each time it is asked for.
+
+    Args:
+        tensor: What it is made of.
+        shape: What it becomes.
+        change: Takes the elements as unsigned integers of their width, in the old shape.
+    """
+
+    def derive() -> memoryview:
         import numpy as np
 
+        if 0 in tensor.shape:
+            return memoryview(bytearray())  # the other axes may be longer than numpy allows
         kind = np.dtype(f"<u{ITEM_BYTES[tensor.dtype]}")
-        whole = prod(batch)
-        target = np.frombuffer(out, kind).reshape(whole, width, height)
-        target[...] = np.frombuffer(tensor.data, kind).reshape(whole, height, width).swapaxes(1, 2)
-    shape = (*batch, width, height)
-    return RawTensor(tensor.name, tensor.dtype, shape, memoryview(out))
+        return as_bytes(change(np.frombuffer(tensor.plain().data, kind).reshape(tensor.shape)))
+
+    return replace(tensor, shape=shape, derive=derive, derive_rows=None)
 
 
-def as_float64(tensor: RawTensor) -> npt.NDArray[np.float64]:
-    """The elements of an F32 tensor in a row, as float64."""
-    import numpy as np
+def computed(
+    tensor: RawTensor,
+    shape: tuple[int, ...],
+    change: Callable[[Array], Array],
+    dtype: str = "F32",
+) -> RawTensor:
+    """A tensor of new values, made anew each time it is asked for.
 
-    return np.frombuffer(tensor.data, "<f4").astype(np.float64)
-
-
-def with_values(tensor: RawTensor, values: npt.NDArray[np.float64], source: Source) -> RawTensor:
-    """An F32 tensor of the same shape with new values.
-
-    Raises:
-        RefusedError: The copies made for this file would together be larger than the file.
+    Args:
+        tensor: What it is made of; its elements are floats.
+        shape: What it becomes.
+        change: Takes the elements in the old shape: as they are, or as float32 where numpy does
+            not know their type.
+        dtype: Type of the new elements, which holds them: F64, F32, F16 or BF16.
     """
+
+    def derive() -> memoryview:
+        if 0 in tensor.shape:
+            return memoryview(bytearray())
+        return rounded(change(numbers(tensor)), dtype)
+
+    return replace(tensor, dtype=dtype, shape=shape, derive=derive, derive_rows=None)
+
+
+def numbers(tensor: RawTensor) -> Array:
+    """The values of a tensor of floats in its shape; those of BF16 as float32."""
     import numpy as np
 
-    out = source.allocate(tensor.nbytes)
-    np.frombuffer(out, "<f4")[...] = values
-    return RawTensor(tensor.name, "F32", tensor.shape, memoryview(out))
+    data = tensor.plain().data
+    if tensor.dtype == "BF16":
+        wide = np.frombuffer(data, "<u2").astype("<u4")
+        wide <<= np.uint32(16)
+        return wide.view("<f4").reshape(tensor.shape)
+    return np.frombuffer(data, _FLOATS[tensor.dtype]).reshape(tensor.shape)
+
+
+def as_bytes(values: Array) -> memoryview:
+    """The elements of an array in a row, as single bytes in memory of their own."""
+    import numpy as np
+
+    row = np.array(values, order="C", copy=None)
+    owned = row if row.flags.writeable else row.copy()
+    return owned.reshape(-1).view(np.uint8).data

@@ -29,7 +29,7 @@ _STARTS: tuple[tuple[bytes, Foreign], ...] = (
         Foreign("was saved by torch before 1.6; nothing in it was run", _RESAVE),
     ),
     (b"\x80", Foreign("is a bare Python pickle, which can run code; nothing was run", _RESAVE)),
-    (b"GGUF", Foreign("is a GGUF file, which is not supported yet", _CONVERT)),
+    (b"FUGG", Foreign("is a GGUF file for big-endian machines, which is not supported", _CONVERT)),
     (b"lmgg", Foreign("is an old ggml file, which is not supported", _CONVERT)),
     (b"tjgg", Foreign("is an old ggml file, which is not supported", _CONVERT)),
     (b"\x93NUMPY", Foreign("is a numpy array, not a checkpoint")),
@@ -51,6 +51,8 @@ def recognize(head: bytes) -> Foreign:
     for start, foreign in _STARTS:
         if head.startswith(start):
             return foreign
+    if head.startswith(b"{") and b'"weight_map"' in head:
+        return Foreign("is a list of shards, not weights", "Name the folder that it lies in.")
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(_PAGES):
         return Foreign("looks like a web page, not weights", _AGAIN)
@@ -60,4 +62,4 @@ def recognize(head: bytes) -> Foreign:
         return Foreign("is a tar archive, a form of torch before 0.2; nothing was run", _RESAVE)
     if not head.strip(b"\0"):
         return Foreign("begins with zeros only: an unfinished download?", "Download it again.")
-    return Foreign("is in none of the known formats: .pth, .safetensors, rwkv.cpp .bin")
+    return Foreign("is in none of the known formats: .pth, .safetensors, .gguf, rwkv.cpp .bin")

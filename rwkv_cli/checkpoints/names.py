@@ -1,7 +1,7 @@
 """From the tensor names of other projects to those of BlinkDL; knows names, not files.
 
 Projects: Hugging Face transformers (RWKV-4, 5, 6 and its own RWKV-7), flash-linear-attention
-and mlx-lm (RWKV-7), and the web-rwkv converter (RWKV-7, low-rank matrices transposed).
+and mlx-lm (RWKV-7). What web-rwkv and Ai00 write is in `webrwkv_names`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from rwkv_cli.checkpoints.buffers import renamed, transposed
-from rwkv_cli.checkpoints.source import Source
+from rwkv_cli.checkpoints.buffers import renamed, row, transposed
 from rwkv_cli.checkpoints.tensors import RawTensor
+from rwkv_cli.checkpoints.webrwkv_names import from_webrwkv
 
 _Rules = tuple[tuple[str, str], ...]
 
@@ -54,25 +54,38 @@ _PROJECTS = {
     "model.emb.weight": _PREFIXED,
     "model.embeddings.weight": _FLA,
 }
-_LOW_RANK = re.compile(r"^blocks\.\d+\.att\.[wavg]([12])$")
+_FLA_EMBEDDING = "model.embeddings.weight"
+_LOW_RANK = re.compile(r"blocks\.\d+\.att\.[wavg][12]")
+# Earlier releases of flash-linear-attention joined the six token-shift mixes, in this order.
+_JOINED = re.compile(r"(blocks\.\d+\.att\.x_)x")
+_MIXES = "rwkvag"
 
 
-def to_original(tensors: list[RawTensor], source: Source) -> list[RawTensor]:
+def to_original(tensors: list[RawTensor], format_name: str) -> list[RawTensor]:
     """The same tensors under BlinkDL's names, low-rank matrices the way round he has them.
 
-    Raises:
-        RefusedError: The copies made for this file would together be larger than the file.
+    Args:
+        tensors: Under the names of a file.
+        format_name: Of the file: some projects write one format alone.
     """
     project = next((t.name for t in tensors if t.name in _PROJECTS), None)
-    if project is not None:
-        rename = _renamer(_PROJECTS[project])
-        tensors = [renamed(tensor, rename(tensor.name)) for tensor in tensors]
-    widths = {t.shape[1] for t in tensors if t.name == "emb.weight" and len(t.shape) == 2}
-    is_turned = project == "model.embeddings.weight"
-    return [
-        transposed(tensor, source) if _lies_across(tensor, widths, is_turned) else tensor
-        for tensor in tensors
-    ]
+    if project is None:
+        return from_webrwkv(tensors) if format_name == "safetensors" else tensors
+    rename = _renamer(_PROJECTS[project])
+    tensors = [renamed(tensor, rename(tensor.name)) for tensor in tensors]
+    if project != _FLA_EMBEDDING:
+        return tensors
+    return [one for tensor in tensors for one in _from_fla(tensor)]
+
+
+def _from_fla(tensor: RawTensor) -> list[RawTensor]:
+    """Turns a low-rank matrix, a weight (outputs, inputs) there; parts joined mixes."""
+    joined = _JOINED.fullmatch(tensor.name)
+    if joined and tensor.shape[:1] == (len(_MIXES),):
+        return [renamed(row(tensor, i), joined[1] + mix) for i, mix in enumerate(_MIXES)]
+    if _LOW_RANK.fullmatch(tensor.name) and len(tensor.shape) == 2:
+        return [transposed(tensor)]
+    return [tensor]
 
 
 def _renamer(rules: _Rules) -> Callable[[str], str]:
@@ -84,12 +97,3 @@ def _renamer(rules: _Rules) -> Callable[[str], str]:
         return name
 
     return rename
-
-
-def _lies_across(tensor: RawTensor, widths: set[int], is_turned: bool) -> bool:
-    """Whether a low-rank matrix is transposed: w1 is (C, D) and w2 is (D, C)."""
-    match = _LOW_RANK.match(tensor.name)
-    if match is None or len(tensor.shape) != 2:
-        return False
-    wide, narrow = tensor.shape if match[1] == "1" else tensor.shape[::-1]
-    return is_turned or (narrow in widths and wide not in widths)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from rwkv_cli.checkpoints.foreign import recognize
 from rwkv_cli.checkpoints.names import to_original
-from rwkv_cli.checkpoints.source import Source
+from rwkv_cli.checkpoints.source import Origin, Source
 from rwkv_cli.checkpoints.tensors import Checkpoint, Contents, check_tensors
 
 _HEAD = 512
@@ -26,11 +27,13 @@ _FORMATS: tuple[tuple[str, Callable[[bytes], bool], str], ...] = (
     ("pth", lambda head: head.startswith(b"PK\x03\x04"), "rwkv_cli.checkpoints.pth:read"),
     ("safetensors", _is_safetensors, "rwkv_cli.checkpoints.safetensors:read"),
     ("rwkv.cpp", lambda head: head.startswith(b"fmgg"), "rwkv_cli.checkpoints.rwkvcpp:read"),
+    ("GGUF", lambda head: head.startswith(b"GGUF"), "rwkv_cli.checkpoints.gguf:read"),
 )
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a weights file and names its tensors as BlinkDL's checkpoints do.
+    """Opens a weights file, or a folder of the kind Hugging Face's transformers writes, and names
+    its tensors as BlinkDL's checkpoints do.
 
     Reads only headers: the weights stay on disk until they are touched.
 
@@ -38,17 +41,46 @@ def open_checkpoint(path: Path) -> Checkpoint:
         NotFoundError: There is no such file.
         RefusedError: It is damaged, unsafe, or of no known format.
     """
-    source = Source(path)
+    if path.is_dir():
+        from rwkv_cli.checkpoints.folder import read
+
+        origin, name, contents = Origin(path), "folder", read(path, read_file)
+    else:
+        origin = source = Source(path)
+        name, contents = read_file(source)
+    tensors = to_original(contents.tensors, name)
+    check_tensors(tensors, origin)
+    return Checkpoint(path, name, replace(contents, tensors=tensors))
+
+
+def read_file(source: Source) -> tuple[str, Contents]:
+    """The format of a file, and what is in it under the file's own names.
+
+    Raises:
+        RefusedError: It is damaged, unsafe, or of no known format.
+    """
     head = bytes(source.view[:_HEAD])
     for name, matches, reader in _FORMATS:
         if matches(head):
             with source.scattered_reads():
                 contents = _resolve(reader)(source)
-                tensors = to_original(contents.tensors, source)
-            check_tensors(tensors, source)
-            return Checkpoint(source, name, Contents(tensors, contents.metadata))
+            return name, replace(contents, sources=(source,))
     foreign = recognize(head)
     raise source.refused(foreign.reason, hint=foreign.hint)
+
+
+def looks_like_model(path: Path) -> bool:
+    """Tell from names and the first bytes whether a file or folder may be opened as weights."""
+    if path.is_dir():
+        from rwkv_cli.checkpoints.folder import weights_of
+
+        return bool(weights_of(path))
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return any(matches(head) for _, matches, _ in _FORMATS)
 
 
 def _resolve(reader: str) -> Callable[[Source], Contents]:

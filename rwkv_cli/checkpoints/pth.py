@@ -131,7 +131,7 @@ def _tensor(
         return mapped(source, name, storage.dtype, shape, start)
     if len(shape) == 2 and stored.strides == (1, shape[0]):
         flipped = mapped(source, name, storage.dtype, shape[::-1], start)
-        return transposed(flipped, source)
+        return transposed(flipped)
     raise source.refused(f"has a tensor whose elements do not lie in a row: {name}")
 
 

@@ -1,19 +1,19 @@
-"""Reads rwkv.cpp's own .bin files, F32 and F16, and undoes what its converter did to tensors.
+"""Reads rwkv.cpp's own .bin files, and undoes what its converter did to tensors.
 
 Format: docs/FILE_FORMAT.md of rwkv.cpp. Six int32 (magic, version, n_vocab, n_embed, n_layer,
 type), then for each tensor three int32 (dimensions, length of the name, type), the dimensions
-innermost first, the name and the bytes, with no padding between them.
+innermost first, the name and the bytes, with no padding between them. Quantized types are those of
+ggml, in the layout that it has had since version 101 of these files.
 """
 
 from __future__ import annotations
 
 import struct
-from math import prod
 
+from rwkv_cli.checkpoints.blocks import in_blocks
 from rwkv_cli.checkpoints.rwkvcpp_names import restore
 from rwkv_cli.checkpoints.source import Source
 from rwkv_cli.checkpoints.tensors import (
-    ITEM_BYTES,
     MAX_TENSORS,
     Contents,
     RawTensor,
@@ -24,8 +24,10 @@ from rwkv_cli.checkpoints.tensors import (
 _HEADER = struct.Struct("<6i")
 _ENTRY = struct.Struct("<3i")
 _VERSIONS = (100, 101)
-_TYPES = {0: "F32", 1: "F16"}
-_QUANTIZED = {2: "Q4_0", 3: "Q4_1", 4: "Q4_1_O", 7: "Q5_0", 8: "Q5_1", 9: "Q8_0"}
+_PLAIN = {0: "F32", 1: "F16"}
+_QUANTIZED = {2: "Q4_0", 3: "Q4_1", 7: "Q5_0", 8: "Q5_1", 9: "Q8_0"}
+_GONE = {4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3"}
+_QUANTIZED_SINCE = 101
 _MAX_DIMS = 4
 _MAX_KEY = 256
 
@@ -34,13 +36,17 @@ def read(source: Source) -> Contents:
     """Tensors under their original names, shapes and values.
 
     Raises:
-        RefusedError: The file is damaged, quantized, or of an unknown version.
+        RefusedError: The file is damaged, or of a version or type that is no longer read.
     """
     header = source.take(0, _HEADER.size, "the header")
     _, version, vocabulary, width, layers, kind = _HEADER.unpack(header)
     if version not in _VERSIONS:
         raise source.refused(f"is an rwkv.cpp file of version {version}, which is not supported")
-    _type_name(source, kind)
+    if _check_type(source, kind) in _QUANTIZED and version < _QUANTIZED_SINCE:
+        raise source.refused(
+            f"is quantized as {_QUANTIZED[kind]} in a layout that ggml gave up in 2023",
+            hint="Quantize the original model again.",
+        )
     stored = _read_tensors(source)
     shapes = {tensor.name: tensor.shape for tensor in stored}
     if shapes.get("emb.weight") != (vocabulary, width) or _count_layers(shapes) != layers:
@@ -64,7 +70,7 @@ def _read_tensor(source: Source, at: int) -> tuple[RawTensor, int]:
     dims, key_length, kind = _ENTRY.unpack(source.take(at, _ENTRY.size, "a tensor header"))
     if not 1 <= dims <= _MAX_DIMS or not 1 <= key_length <= _MAX_KEY:
         raise source.refused(f"is corrupt: there is no tensor at byte {at}")
-    dtype = _type_name(source, kind)
+    _check_type(source, kind)
     shape_at = at + _ENTRY.size
     key_at = shape_at + 4 * dims
     data_at = key_at + key_length
@@ -76,17 +82,21 @@ def _read_tensor(source: Source, at: int) -> tuple[RawTensor, int]:
     except UnicodeDecodeError:
         raise source.refused(f"is corrupt: the tensor at byte {at} has no proper name") from None
     shape = reversed_shape[::-1]
-    tensor = mapped(source, check_name(name, source), dtype, shape, data_at)
-    return tensor, data_at + prod(shape) * ITEM_BYTES[dtype]
+    check_name(name, source)
+    if kind in _PLAIN:
+        tensor = mapped(source, name, _PLAIN[kind], shape, data_at)
+    else:
+        tensor = in_blocks(source, name, _QUANTIZED[kind], shape, data_at)
+    return tensor, data_at + tensor.nbytes
 
 
-def _type_name(source: Source, kind: int) -> str:
-    if kind in _TYPES:
-        return _TYPES[kind]
-    if kind in _QUANTIZED:
+def _check_type(source: Source, kind: int) -> int:
+    if kind in _PLAIN or kind in _QUANTIZED:
+        return kind
+    if kind in _GONE:
         raise source.refused(
-            f"is quantized, and {_QUANTIZED[kind]} is not supported yet",
-            hint="Use the FP16 or FP32 file, or the original .pth.",
+            f"is quantized as {_GONE[kind]}, a type that ggml gave up in 2023",
+            hint="Quantize the original model again.",
         )
     raise source.refused(f"is corrupt: it names the unknown type {kind}")
 

@@ -11,19 +11,15 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING
 
-from rwkv_cli.checkpoints.buffers import (
-    as_float64,
-    reshaped,
-    rows,
-    transposed,
-    with_values,
-)
+from rwkv_cli.checkpoints.buffers import computed, renamed, reshaped, row, transposed
 from rwkv_cli.checkpoints.source import Source
 from rwkv_cli.checkpoints.tensors import RawTensor
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    Values = npt.NDArray[np.float64]
 
 _Rule = Callable[[RawTensor, Source], list[RawTensor]]
 
@@ -64,7 +60,7 @@ def _rules_of(parts: set[str]) -> dict[str, _Rule]:
 def _flipped(tensor: RawTensor, source: Source) -> list[RawTensor]:
     if len(tensor.shape) < 2:
         raise _impossible(tensor, source)
-    return [transposed(tensor, source)]
+    return [transposed(tensor)]
 
 
 def _split_mixes(tensor: RawTensor, source: Source) -> list[RawTensor]:
@@ -74,7 +70,7 @@ def _split_mixes(tensor: RawTensor, source: Source) -> list[RawTensor]:
     prefix = tensor.name.removesuffix("rwkvag")
     shape = (1, 1, prod(tensor.shape[1:]))
     return [
-        RawTensor(prefix + mix, tensor.dtype, shape, rows(tensor, index, 1))
+        renamed(reshaped(row(tensor, index), shape), prefix + mix)
         for index, mix in enumerate(_MIXES)
     ]
 
@@ -104,28 +100,36 @@ def _bonus_v5(tensor: RawTensor, source: Source) -> list[RawTensor]:
 
 def _decay_v5(tensor: RawTensor, source: Source) -> list[RawTensor]:
     """Inverse of x = exp(-exp(d))."""
-    import numpy as np
 
-    values = _floats(tensor, source)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise _impossible(tensor, source)
-    logs = np.log(-np.log(values.clip(_LEAST, _MOST)))
-    return _heads(with_values(tensor, logs, source), source)
+    def inverse(values: Values) -> Values:
+        import numpy as np
+
+        if not ((values >= 0) & (values <= 1)).all():
+            raise _impossible(tensor, source)
+        return np.asarray(np.log(-np.log(values.clip(_LEAST, _MOST))))
+
+    return _heads(_recomputed(tensor, source, inverse), source)
 
 
 def _logarithm(tensor: RawTensor, source: Source, sign: float) -> RawTensor:
-    import numpy as np
+    def inverse(values: Values) -> Values:
+        import numpy as np
 
-    values = _floats(tensor, source) * sign
-    if not ((values >= 0) & np.isfinite(values)).all():
+        values = values * sign
+        if not ((values >= 0) & np.isfinite(values)).all():
+            raise _impossible(tensor, source)
+        return np.asarray(np.log(values.clip(min=_LEAST)))
+
+    return _recomputed(tensor, source, inverse)
+
+
+def _recomputed(
+    tensor: RawTensor, source: Source, inverse: Callable[[Values], Values]
+) -> RawTensor:
+    """The tensor under the inverse of a function, computed in float64."""
+    if tensor.dtype != "F32" or tensor.coding:
         raise _impossible(tensor, source)
-    return with_values(tensor, np.log(values.clip(min=_LEAST)), source)
-
-
-def _floats(tensor: RawTensor, source: Source) -> npt.NDArray[np.float64]:
-    if tensor.dtype != "F32":
-        raise _impossible(tensor, source)
-    return as_float64(tensor)
+    return computed(tensor, tensor.shape, lambda values: inverse(values.astype("<f8")))
 
 
 def _impossible(tensor: RawTensor, source: Source) -> Exception:

@@ -32,7 +32,22 @@ _KINDS = (
 )
 
 
-class Source:
+class Origin:
+    """Where tensors come from: a file, or a folder of several.
+
+    Attributes:
+        path: For messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def refused(self, reason: str, *, hint: str | None = None) -> RefusedError:
+        """The error to raise when it cannot be used; `reason` continues the path."""
+        return RefusedError(f"{self.path} {reason}", hint=hint)
+
+
+class Source(Origin):
     """The bytes of one file, mapped copy-on-write: writing to them never reaches the disk.
 
     Attributes:
@@ -42,7 +57,7 @@ class Source:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         descriptor = _open(path)
         try:
             self.size = _regular_size(descriptor, path)
@@ -51,11 +66,6 @@ class Source:
             os.close(descriptor)
         self.view = memoryview(self._mapping)
         self._base = _address(self.view)
-        self._allocated = 0
-
-    def refused(self, reason: str, *, hint: str | None = None) -> RefusedError:
-        """The error to raise when the file cannot be used; `reason` continues the path."""
-        return RefusedError(f"{self.path} {reason}", hint=hint)
 
     def take(self, offset: int, length: int, what: str) -> memoryview:
         """The `length` bytes at `offset`.
@@ -69,17 +79,6 @@ class Source:
                 f"the file has {self.size}"
             )
         return self.view[offset : offset + length]
-
-    def allocate(self, nbytes: int) -> bytearray:
-        """A new buffer for bytes that cannot be used where they lie.
-
-        Raises:
-            RefusedError: All such buffers together would be larger than the file.
-        """
-        self._allocated += nbytes
-        if self._allocated > self.size:
-            raise self.refused("needs more memory for rearranged tensors than it has bytes")
-        return bytearray(nbytes)
 
     def forget(self, data: memoryview) -> None:
         """Lets the kernel drop the whole pages inside `data`; they return from disk when read."""
@@ -151,7 +150,6 @@ class MemorySource(Source):
     """Bytes that were read already, so that a file changing underneath cannot be seen half-way."""
 
     def __init__(self, path: Path, content: bytearray) -> None:
-        self.path = path
+        Origin.__init__(self, path)
         self.size = len(content)
         self.view = memoryview(content)
-        self._allocated = 0

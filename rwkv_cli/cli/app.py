@@ -30,9 +30,10 @@ COMMANDS = {
     "state": ("rwkv_cli.cli.state", "Keep, feed and inspect saved states."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
     "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
-    "models": ("rwkv_cli.cli.models", "List the models that -m knows by name."),
-    "convert": ("rwkv_cli.cli.convert", "Pack a model as int8 or int4."),
+    "models": ("rwkv_cli.cli.models", "List, name, check and remove models."),
+    "convert": ("rwkv_cli.cli.convert", "Write a model in another format or precision."),
     "cache": ("rwkv_cli.cli.cache", "List packed weights that are kept, or delete them."),
+    "config": ("rwkv_cli.cli.config", "Show the settings, and set them."),
     "doctor": ("rwkv_cli.cli.doctor", "Tell what this installation runs with; build the library."),
     "completion": ("rwkv_cli.cli.completion", "Print a completion script for your shell."),
 }
@@ -44,6 +45,7 @@ _INSTEAD = {
     "run": "to talk with a model: rwkv chat",
     "ask": 'to ask one question: rwkv generate --chat "your question"',
     "list": "to list models: rwkv models",
+    "ls": "to list models: rwkv models",
 }
 
 _EPILOG = """\b

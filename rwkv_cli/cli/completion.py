@@ -8,14 +8,19 @@ import click
 
 from rwkv_cli.cli.app import COMMANDS, program
 from rwkv_cli.cli.options import Command, common_options
+from rwkv_cli.cli.settings import keys
 from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {
-    "--file", "--state", "--save-state", "--output", "--model", "--tokenizer", "--compare",
-    "--plot",
+    "--file", "--state", "--save-state", "--output", "--tokenizer", "--compare", "--plot",
 }  # fmt: skip
 
-# Command to its flags, each with a line of help and what follows it: "file", "value" or nothing.
+# What is asked when a model may follow; these commands take one without a flag.
+_NAMES = "rwkv models --names 2>/dev/null"
+_TAKE_MODELS = ("models", "info", "convert")
+
+# Command to its flags, each with a line of help and what follows it: "file", "model", "value" or
+# nothing.
 Flags = dict[str, list[tuple[str, str, str]]]
 
 
@@ -62,6 +67,8 @@ def _argument(flag: str, option: click.Option) -> str:
     """Say what follows a flag."""
     if option.is_flag:
         return ""
+    if flag == "--model":
+        return "model"
     return "file" if flag in _FILE_FLAGS else "value"
 
 
@@ -70,7 +77,8 @@ def _choices(command: str) -> list[str]:
     group = program()
     found = group.get_command(click.Context(group), command)
     kinds = [param.type for param in found.params] if found else []
-    return [str(word) for kind in kinds if isinstance(kind, click.Choice) for word in kind.choices]
+    words = [str(w) for kind in kinds if isinstance(kind, click.Choice) for w in kind.choices]
+    return [*words, *keys()] if command == "config" else words
 
 
 def _bash(table: Flags) -> str:
@@ -79,11 +87,19 @@ def _bash(table: Flags) -> str:
         for name, rows in table.items()
     )
     return f"""# bash completion for rwkv
+_rwkv_models() {{
+  local name
+  COMPREPLY=($(compgen -f -- "$1"))
+  while read -r name; do
+    [[ "$name" == "$1"* ]] && COMPREPLY+=("$name")
+  done < <({_NAMES})
+}}
 _rwkv() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
   local IFS=$'\\n'
   case "$previous" in
-    {"|".join(sorted(_FILE_FLAGS))}|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    {"|".join(sorted(_FILE_FLAGS))}|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
     words="{" ".join(table)} --help --version"
@@ -96,7 +112,12 @@ _rwkv() {{
   local choices="${{words%%--*}}"
   case "$current" in
     -*) COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current")) ;;
-    *) COMPREPLY=($(IFS=' '; compgen -W "$choices" -- "$current"; compgen -f -- "$current")) ;;
+    *)
+      case "${{COMP_WORDS[1]}}" in
+        {"|".join(_TAKE_MODELS)}) _rwkv_models "$current" ;;
+        *) COMPREPLY=($(compgen -f -- "$current")) ;;
+      esac
+      COMPREPLY+=($(IFS=' '; compgen -W "$choices" -- "$current")) ;;
   esac
 }}
 complete -o filenames -F _rwkv rwkv
@@ -109,9 +130,19 @@ def _zsh(table: Flags) -> str:
     for name, rows in table.items():
         specs = " ".join(_quoted(_zsh_flag(*row)) for row in rows)
         choices = " ".join(_choices(name))
-        last = f"'1:choice:({choices})'" if choices else "'*:file:_files'"
+        place = "*" if name == "config" else "1"
+        last = f"'{place}:choice:({choices})'" if choices else ""
+        if name in _TAKE_MODELS:
+            last += " '*:model:_rwkv_models'"
+        elif not choices:
+            last = "'*:file:_files'"
         cases.append(f"    {name}) _arguments {specs} {last} ;;")
     return f"""#compdef rwkv
+_rwkv_models() {{
+  local -a names=(${{(f)"$({_NAMES})"}})
+  compadd -a names
+  _files
+}}
 _rwkv() {{
   local -a commands=(
 {commands}
@@ -132,21 +163,31 @@ if [ "$funcstack[1]" = _rwkv ]; then _rwkv "$@"; else compdef _rwkv rwkv; fi
 """
 
 
+_ZSH_FOLLOWS = {
+    "": "", "value": ":value:", "file": ":file:_files", "model": ":model:_rwkv_models",
+}  # fmt: skip
+
+
 def _zsh_flag(flag: str, text: str, argument: str) -> str:
     text = text.replace("[", "(").replace("]", ")").replace(":", " -")
-    return f"{flag}[{text}]" + {"": "", "value": ":value:", "file": ":file:_files"}[argument]
+    return f"{flag}[{text}]" + _ZSH_FOLLOWS[argument]
 
 
 def _fish(table: Flags) -> str:
     lines = ["# fish completion for rwkv", "complete -c rwkv -n __fish_use_subcommand -f"]
     for name, (_, line) in COMMANDS.items():
         lines.append(f"complete -c rwkv -n __fish_use_subcommand -a {name} -d {_quoted(line)}")
+    models = f"'({_NAMES})'"
+    takes = " ".join(_TAKE_MODELS)
+    lines.append(f"complete -c rwkv -n '__fish_seen_subcommand_from {takes}' -a {models}")
     for name, rows in table.items():
         if words := " ".join(_choices(name)):
             condition = f"'__fish_seen_subcommand_from {name}'"
             lines.append(f"complete -c rwkv -n {condition} -f -a '{words}'")
         for flag, text, argument in rows:
-            follows = {"": "", "value": " -x", "file": " -r -F"}[argument]
+            follows = {"": "", "value": " -x", "file": " -r -F", "model": f" -r -F -a {models}"}[
+                argument
+            ]
             condition = f"'__fish_seen_subcommand_from {name}'"
             lines.append(
                 f"complete -c rwkv -n {condition} -l {flag[2:]} -d {_quoted(text)}{follows}"
@@ -165,7 +206,10 @@ Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {{
   }}
   $words = $commandAst.CommandElements | ForEach-Object {{ $_.ToString() }}
   $command = if ($words.Count -gt 1) {{ $words[1] }} else {{ '' }}
-  $choices = if ($flags.ContainsKey($command)) {{ $flags[$command] }} else {{ $flags.Keys }}
+  $before = if ($words.Count -gt 2) {{ $words[-1] }} else {{ '' }}
+  if ($wordToComplete -ne '' -and $words.Count -gt 2) {{ $before = $words[-2] }}
+  $choices = if (@('-m', '--model') -contains $before) {{ rwkv models --names 2>$null }}
+    elseif ($flags.ContainsKey($command)) {{ $flags[$command] }} else {{ $flags.Keys }}
   $choices | Where-Object {{ $_ -like "$wordToComplete*" }} |
     ForEach-Object {{ [System.Management.Automation.CompletionResult]::new($_) }}
 }}

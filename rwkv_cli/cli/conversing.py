@@ -14,7 +14,7 @@ from rwkv_cli.engine.state import Attachments
 from rwkv_cli.engine.statefile import verify_state
 from rwkv_cli.errors import UsageError
 from rwkv_cli.generation import Randomness
-from rwkv_cli.hub import resolve
+from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note

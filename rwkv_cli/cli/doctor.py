@@ -5,30 +5,30 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
-from rwkv_cli.cli import doctorcuda
-from rwkv_cli.cli.doctorprobe import Probe
+from rwkv_cli.cli import doctorcuda, doctorfiles, doctormachine
+from rwkv_cli.cli.doctorprobe import Probe, asked
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.cli.settings import collect
-from rwkv_cli.errors import RwkvError, StorageError
+from rwkv_cli.errors import StorageError
 from rwkv_cli.native import build as native_build
 from rwkv_cli.native import library as native
 from rwkv_cli.native.machine import default_threads, physical_cores
 from rwkv_cli.native.sources import digest
 from rwkv_cli.places import (
     cache_folder,
-    config_file,
     data_folder,
-    models_folder,
+    hub_cache_folder,
     named_native_library,
 )
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import note, stdout_sink
+from rwkv_cli.render.streams import STDOUT, is_terminal, note, stdout_sink, terminal_width
+from rwkv_cli.render.tables import hanging
 from rwkv_cli.version import __version__
 
+_INDENT = 14
 _BUILD = "rwkv doctor --build"
 
 
@@ -53,24 +53,33 @@ def doctor(
         "library": _library,
         "instructions": _instructions,
         "threads": _threads,
+        "memory": doctormachine.memory,
         "compiler": _compiler,
         "torch": doctorcuda.torch_devices if ask_torch else doctorcuda.torch_metadata,
         "cuda": doctorcuda.cuda,
         "nvrtc": doctorcuda.compiler,
         "kernels": doctorcuda.kernels,
-        "models": _models,
-        "data": lambda: _place(data_folder),
-        "cache": lambda: _place(cache_folder),
-        "config": lambda: _place(config_file),
+        "models": doctorfiles.models,
+        "registry": doctorfiles.registry,
+        "data": lambda: doctorfiles.folder(data_folder, "RWKV_DATA_DIR"),
+        "cache": lambda: doctorfiles.folder(cache_folder, "RWKV_CACHE_DIR"),
+        "config": doctorfiles.config,
+        "download": doctormachine.download,
+        "huggingface": lambda: doctorfiles.hugging_face(hub_cache_folder()),
+        "terminal": doctormachine.terminal,
     }
-    found = {name: _asked(probe) for name, probe in probes.items()}
+    found = {name: asked(probe) for name, probe in probes.items()}
     if as_json:
         text = json.dumps(
             {name: {"result": p.result, "next": p.step, **p.facts} for name, p in found.items()}
         )
     else:
-        text = "\n".join(_line(name, probe) for name, probe in found.items())
-    stdout_sink().write(text.encode("utf-8", "replace") + b"\n")
+        text = hanging(
+            [row for name, probe in found.items() for row in _rows(name, probe)],
+            _INDENT,
+            terminal_width() if is_terminal(STDOUT) else None,
+        ).rstrip()
+    stdout_sink(wraps=False).write(text.encode("utf-8", "replace") + b"\n")
 
 
 def _build(*, quiet: bool) -> None:
@@ -96,17 +105,10 @@ def _build(*, quiet: bool) -> None:
         note(f"built {safe(str(path))}")
 
 
-def _asked(probe: Callable[[], Probe]) -> Probe:
-    """Run a probe; one that fails is a finding as well."""
-    try:
-        return probe()
-    except RwkvError as error:
-        return Probe(error.message, error.hint, {"error": error.message})
-
-
-def _line(name: str, probe: Probe) -> str:
-    line = f"{name:<13} {safe(probe.result)}"
-    return f"{line}\n{'':<13} -> {safe(probe.step)}" if probe.step else line
+def _rows(name: str, probe: Probe) -> list[tuple[str, str]]:
+    """Give a finding, and below it what to do."""
+    step = [("", f"-> {probe.step}")] if probe.step else []
+    return [(name, probe.result), *step]
 
 
 def _program() -> Probe:
@@ -169,20 +171,3 @@ def _compiler() -> Probe:
     if command:
         return Probe(" ".join(command), None, facts)
     return Probe("none: neither CXX nor c++, g++, clang++ on the path names one", None, facts)
-
-
-def _models() -> Probe:
-    from rwkv_cli.hub import default_model, installed
-
-    folder = models_folder()
-    names = list(installed(folder))
-    facts = {"folder": str(folder), "installed": names, "default": str(default_model(folder))}
-    step = None if names else f"put a .pth or .safetensors file into {folder}"
-    count = f"{len(names)} installed" if names else "none installed, the demo is used"
-    return Probe(f"{folder} ({count})", step, facts)
-
-
-def _place(find: Callable[[], Path]) -> Probe:
-    path = find()
-    what = str(path) if path.exists() else f"{path} (made when needed)"
-    return Probe(what, None, {"path": str(path), "exists": path.exists()})

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import UsageError
-from rwkv_cli.hub import default_model, resolve
+from rwkv_cli.hub.names import DEMO_NAME, default_model, model_name, resolve
+from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.sanitize import safe
@@ -34,7 +36,11 @@ DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tel
 
 
 def choose_model(settings: Settings, *, quiet: bool) -> Path:
-    """Find the weights file; say so when nobody asked for the demo and it is used all the same."""
+    """Find the weights file; say so when nobody asked for the demo and it is used all the same, and
+    when what the user said of models cannot be read.
+    """
+    if not quiet and (damage := read_registry().damage):
+        note(f"rwkv: {safe(damage)}; other names and the default model are not known")
     if settings.model:
         return resolve(settings.model, models_folder())
     path = default_model(models_folder())
@@ -97,7 +103,7 @@ class Loading:
     """
 
     def __init__(self, path: Path, settings: Settings) -> None:
-        self.name = "demo" if path == DEMO else path.stem
+        self.name = DEMO_NAME if path == DEMO else model_name(path)
         self._path, self._settings, self._done = path, settings, 0
         self._pool = ThreadPoolExecutor(1)
         self._model = self._pool.submit(self._load)
@@ -106,7 +112,13 @@ class Loading:
     def _load(self) -> Model:
         settings = self._settings
         strategy = settings.placement()
-        return load_model(self._path, strategy, tokenizer=settings.tokenizer, progress=self._count)
+        return load_model(
+            self._path,
+            strategy,
+            tokenizer=settings.tokenizer,
+            progress=self._count,
+            loras=settings.loras(),
+        )
 
     def _count(self, nbytes: int) -> None:
         self._done += nbytes
@@ -133,8 +145,10 @@ class Loading:
             model = self._model.result()
         finally:
             progress.finish()
-        if model.notice and not quiet:
-            note(dim(safe(model.notice)))
+        if not quiet:
+            for text in [*map(described, self._settings.loras()), model.notice]:
+                if text:
+                    note(dim(safe(text)))
         return model
 
 

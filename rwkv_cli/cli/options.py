@@ -85,6 +85,12 @@ _sampling = partial(click.option, cls=SamplingOption)
 
 _MODEL = (
     _model("-m", "--model", metavar="MODEL", help="Weights file, installed model or 'demo'."),
+    _model(
+        "--lora",
+        multiple=True,
+        metavar="FILE[:ALPHA]",
+        help="Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given.",
+    ),
     _model("--tokenizer", metavar="NAME|FILE", help="Instead of the one the vocabulary tells."),
     _model("--template", metavar="NAME", help="Chat format: world, g1, raven, pile, demo."),
     _model("--strategy", metavar="TEXT", help="Device and precision, such as 'cpu bf16'."),

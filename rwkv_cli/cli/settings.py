@@ -8,19 +8,21 @@ import difflib
 import operator
 import os
 import secrets
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rwkv_cli.cli.configfile import config_text, parsed
 from rwkv_cli.cli.options import whole_number
+from rwkv_cli.engine.lorafile import Lora, lora_named
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
-from rwkv_cli.errors import UsageError
-from rwkv_cli.files import reason
+from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.places import config_file
-from rwkv_cli.sampling import PRESETS, Sampling
 from rwkv_cli.text.templates import load_template
+
+if TYPE_CHECKING:
+    from rwkv_cli.sampling import Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Settings:
     """
 
     model: str | None = None
+    lora: tuple[str, ...] | None = None
     tokenizer: str | None = None
     template: str | None = None
     strategy: str | None = None
@@ -60,6 +63,14 @@ class Settings:
             self.strategy, self.device, self.dtype, self.engine, self.threads, self.kernels
         )
 
+    def loras(self) -> list[Lora]:
+        """Name the files to merge into the model.
+
+        Raises:
+            UsageError: One is misspelt.
+        """
+        return [lora_named(text) for text in self.lora or ()]
+
     def sampling(
         self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()
     ) -> Sampling:
@@ -70,6 +81,8 @@ class Settings:
             base: Settings a state was saved with, which come before the preset.
             banned: Tokens never to use; with none, those of the base stay banned.
         """
+        from rwkv_cli.sampling import PRESETS
+
         return (base or PRESETS[template]).with_changes(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -95,7 +108,30 @@ _RANGES = {
     "seed": (0, 2**64 - 1),
     "state_room": (0, 1 << 60),
 }
+# Variables that are no settings: of places, and of the package rwkv, which another program may use.
+_OTHERS = {
+    "RWKV_DATA_DIR", "RWKV_MODELS_DIR", "RWKV_CACHE_DIR", "RWKV_CONFIG", "RWKV_NATIVE_LIBRARY",
+    "RWKV_OFFLINE", "RWKV_JIT_ON", "RWKV_CUDA_ON", "RWKV_V7_ON",
+}  # fmt: skip
 _KEYS = tuple(field.name for field in fields(Settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A value that was set.
+
+    Attributes:
+        value: It.
+        where: The flag, the environment variable or the file that says so.
+    """
+
+    value: Any
+    where: str
+
+
+def keys() -> tuple[str, ...]:
+    """Name all settings."""
+    return _KEYS
 
 
 def collect(flags: Mapping[str, Any]) -> Settings:
@@ -104,17 +140,92 @@ def collect(flags: Mapping[str, Any]) -> Settings:
     Raises:
         UsageError: A value does not fit, wherever it comes from.
     """
-    merged: dict[str, Any] = {**_from_config(config_file()), **_from_environment(os.environ)}
-    merged |= {key: flags[key] for key in _KEYS if flags.get(key) is not None}
-    settings = Settings(**merged)
+    settings = Settings(**{key: origin.value for key, origin in origins(flags).items()})
     _check(settings)
     return settings
+
+
+def origins(flags: Mapping[str, Any]) -> dict[str, Origin]:
+    """Tell what is set, and where; what comes first hides what comes later.
+
+    Raises:
+        UsageError: A value has the wrong type.
+    """
+    path = config_file()
+    found = {key: Origin(value, str(path)) for key, value in _from_config(path).items()}
+    for key, value in _from_environment(os.environ).items():
+        found[key] = Origin(value, _variable(key))
+    for key in _KEYS:
+        if flags.get(key) not in (None, ()):
+            found[key] = Origin(flags[key], f"--{key.replace('_', '-')}")
+    return found
+
+
+def overruling(key: str) -> Origin | None:
+    """Tell what comes before the config file for a setting.
+
+    Raises:
+        UsageError: It has the wrong type.
+    """
+    found = _from_environment(os.environ)
+    return Origin(found[key], _variable(key)) if key in found else None
+
+
+def checked(key: str, text: str) -> Any:
+    """Give the value that a text is for a setting.
+
+    Raises:
+        UsageError: There is no such setting, or it cannot have that value.
+    """
+    check_key(key)
+    value = _convert(key, text, key)
+    _check(Settings(**{key: value}))
+    return value
+
+
+def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Refuse a change after which a config file would contradict itself; when it made no sense
+    before, that is not the fault of the change.
+
+    Args:
+        before: What the file comes to.
+        after: What it would come to.
+
+    Raises:
+        UsageError: The settings contradict each other.
+    """
+    try:
+        _check(Settings(**{key: _convert(key, value, key) for key, value in before.items()}))
+    except (UsageError, NotFoundError, TypeError):  # TypeError: what is no setting
+        return
+    _check(Settings(**after))
+
+
+def check_key(key: str) -> None:
+    """Refuse what is no setting.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if key not in _KEYS:
+        raise UsageError(f"unknown setting {key!r}", hint=_known_setting(key))
+
+
+def _known_setting(key: str) -> str:
+    """Say which setting may be meant."""
+    close = difflib.get_close_matches(key, _KEYS, n=1)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(_KEYS)}"
+
+
+def _variable(key: str) -> str:
+    """Name the environment variable of a setting."""
+    return f"RWKV_{key.upper()}"
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for key in _KEYS:
-        name = f"RWKV_{key.upper()}"
+        name = _variable(key)
         if environment.get(name):
             found[key] = _convert(key, environment[name], name)
     return found
@@ -122,29 +233,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_config(path: Path) -> dict[str, Any]:
     """Read the config file; one that is not there, or that may not be looked for, sets nothing."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not UTF-8") from error
-    except OSError as error:
-        if not os.access(path.parent, os.X_OK):
-            return {}
-        raise UsageError(f"{path}: cannot be read: {reason(error)}") from error
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        table = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is not TOML: {error}") from error
+    table = parsed(config_text(path), path)
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
-        close = difflib.get_close_matches(unknown[0], _KEYS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(_KEYS)}"
-        raise UsageError(f"{path}: unknown setting {unknown[0]!r}", hint=hint)
+        what = f"{path}: unknown setting {unknown[0]!r}"
+        raise UsageError(what, hint=_known_setting(unknown[0]))
     return {key: _convert(key, value, f"{path}: {key}") for key, value in table.items()}
 
 
@@ -154,6 +247,8 @@ def _convert(key: str, value: object, where: str) -> Any:
     Raises:
         UsageError: It cannot have that type.
     """
+    if key == "lora":
+        return _texts(value, where)
     if key not in _INTEGERS | _FLOATS:
         if not isinstance(value, str):
             raise UsageError(f"{where} must be a text, not {value!r}")
@@ -167,6 +262,18 @@ def _convert(key: str, value: object, where: str) -> Any:
         return whole_number(value) if isinstance(value, str) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{where} must be a {kind}, not {value!r}") from error
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    """Read one text, or a list of them.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{where} must be a text or a list of texts, not {value!r}")
+    return tuple(texts)
 
 
 def _check(settings: Settings) -> None:
@@ -189,3 +296,16 @@ def check_range(key: str, value: int | None) -> None:
     if key in _RANGES and value is not None and not low <= value <= high:
         flag = key.replace("_", "-")
         raise UsageError(f"{flag} is {value}; it must lie between {low} and {high}")
+
+
+def variables() -> tuple[list[str], dict[str, str | None]]:
+    """Name the variables of ours that are set, and those that look like ours and are none, each
+    with what may be meant.
+    """
+    ours = sorted(name for name in os.environ if name.startswith("RWKV_"))
+    known = {*map(_variable, _KEYS), *_OTHERS}
+    close = {
+        name: difflib.get_close_matches(name, known, n=1) for name in ours if name not in known
+    }
+    guesses = {name: next(iter(near), None) for name, near in close.items()}
+    return [name for name in ours if name in known], guesses

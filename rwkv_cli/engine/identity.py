@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rwkv_cli.arch.spec import Arch, Dims, get_arch, known_archs
@@ -59,14 +59,23 @@ def fingerprint(tensors: Mapping[str, RawTensor]) -> str:
     """Tell one set of weights from another without reading all of them.
 
     SHA-256 over every name, type and shape, and over 4 KiB at eight even places of every tensor,
-    sorted by name. So it is the same for the same tensors in any file format; the prefix says that
-    it is a sample, and it is never compared with a digest of the whole.
+    sorted by name. So it is the same for the same tensors in any file format that has them as they
+    are; of one that has them in another form (quantized, turned around) the stored bytes count, and
+    the name of that form. The prefix says that it is a sample, and it is never compared with a
+    digest of the whole.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name};{tensor.dtype};{list(tensor.shape)};".encode())
+        if tensor.derive is not None:
+            digest.update(f"from {tensor.coding or 'another form'};".encode())
         last = max(0, tensor.nbytes - _SAMPLE_BYTES)
         for place in sorted({last * i // (_SAMPLES - 1) for i in range(_SAMPLES)}):
             digest.update(tensor.data[place : place + _SAMPLE_BYTES])
     return f"sampled:{digest.hexdigest()}"
+
+
+def combined(prints: Sequence[str]) -> str:
+    """Make a fingerprint of weights that follow from others, of which it knows the fingerprints."""
+    return f"merged:{hashlib.sha256(chr(10).join(prints).encode()).hexdigest()}"

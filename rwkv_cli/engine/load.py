@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from rwkv_cli.arch.spec import Dims
 from rwkv_cli.engine.identity import Identity, describe
+from rwkv_cli.engine.lora import with_loras
+from rwkv_cli.engine.lorafile import Lora
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
 from rwkv_cli.engine.protocol import Engine
@@ -31,6 +34,7 @@ def load_model(
     *,
     tokenizer: str | None = None,
     progress: Progress | None = None,
+    loras: Sequence[Lora] = (),
 ) -> Model:
     """Load a model.
 
@@ -39,17 +43,19 @@ def load_model(
         strategy: Where it runs, and in which precision.
         tokenizer: Name or file of a tokenizer; None takes the one that belongs to the vocabulary.
         progress: Called with the bytes of each tensor as it is ready.
+        loras: Files of trained changes to merge into it, in their order.
 
     Raises:
         NotFoundError: The file or its tokenizer is missing.
         RefusedError: It is damaged, or not a model that runs here.
-        MismatchError: It was packed by another version of this program.
+        MismatchError: It was packed by another version of this program, or a file to merge is of
+            another model.
         LimitError: The device has too little memory.
         UnavailableError: The strategy needs the C++ library, torch or CUDA kernels, and there are
             none.
         UsageError: The strategy cannot be had here.
     """
-    file = open_model(path)
+    file = with_loras(open_model(path), loras)
     chosen = tokenizer or file.tokenizer
     if chosen is None:
         raise RefusedError(
@@ -61,7 +67,7 @@ def load_model(
     engine, notice = _engine(file, strategy, progress)
     arch = describe(file.arch, file.dims)
     identity = Identity(arch, weights, words.digest, engine.numerics)
-    name = "demo" if path == DEMO else path.stem
+    name = "+".join(["demo" if path == DEMO else path.stem, *(one.path.stem for one in loras)])
     silent = np.array(ids_without_bytes(words, file.dims.vocab), dtype=np.intp)
     return Model(
         name,

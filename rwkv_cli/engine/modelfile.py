@@ -9,7 +9,7 @@ from rwkv_cli.arch.detect import detect
 from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.checkpoints.tensors import Checkpoint
-from rwkv_cli.engine.identity import fingerprint
+from rwkv_cli.engine.identity import combined, fingerprint
 from rwkv_cli.engine.packed import Packed, is_packed, read_packed
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.text.registry import for_vocabulary
@@ -30,6 +30,7 @@ class ModelFile:
         tokenizer: Name of the tokenizer that belongs to it; None when nothing tells.
         template: Name of its chat format.
         packed: What a packed file tells beyond that; None for every other.
+        merged: Digests of what `engine.lora` merges into it.
     """
 
     checkpoint: Checkpoint
@@ -38,10 +39,27 @@ class ModelFile:
     tokenizer: str | None
     template: str
     packed: Packed | None = None
+    merged: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
-        """Tell one set of weights from another; a packed file is what it was made from."""
-        return self.packed.weights if self.packed else fingerprint(self.checkpoint.tensors)
+        """Tell one set of weights from another; a packed file is what it was made from, and a
+        merged model follows from its parts.
+        """
+        if self.packed:
+            return self.packed.weights
+        with self.checkpoint.scattered_reads():
+            own = fingerprint(self.checkpoint.tensors)
+        return combined([own, *self.merged]) if self.merged else own
+
+    @property
+    def natural_dtype(self) -> str | None:
+        """The precision to run in when nobody names one: "int8" where the file itself has fewer
+        than 16 bits for its matrices; None where the precision of the file will do.
+        """
+        if self.packed:
+            return None
+        layers = (t for name, t in self.checkpoint.tensors.items() if name.endswith(".weight"))
+        return "int8" if any(t.coding for t in layers) else None
 
 
 def is_state_file(path: Path) -> bool:
@@ -50,7 +68,8 @@ def is_state_file(path: Path) -> bool:
 
 
 def open_model(path: Path) -> ModelFile:
-    """Read the header of a weights file and tell what it is; no weights are read.
+    """Read the header of a weights file, or of a folder of them, and tell what it is; no weights
+    are read.
 
     Raises:
         NotFoundError: There is no such file.
@@ -58,11 +77,7 @@ def open_model(path: Path) -> ModelFile:
         MismatchError: It was packed by another version of this program.
     """
     checkpoint = open_checkpoint(path)
-    if "_strategy" in checkpoint.metadata:
-        raise RefusedError(
-            f"{path}: was converted by the package rwkv for {checkpoint.metadata['_strategy']!r}",
-            hint="use the original file that it was made from",
-        )
+    _check_unconverted(checkpoint)
     packed: Packed | None = None
     if is_packed(checkpoint):
         packed, arch, dims = read_packed(checkpoint)
@@ -76,6 +91,24 @@ def open_model(path: Path) -> ModelFile:
     return ModelFile(checkpoint, arch, dims, tokenizer, template, packed)
 
 
+def _check_unconverted(checkpoint: Checkpoint) -> None:
+    """Refuse what the converter of the package rwkv wrote: it applies blocks.0.ln0 to the embedding
+    and drops it, so the weights as they were trained cannot be had back.
+
+    Raises:
+        RefusedError: The file is one of those.
+    """
+    strategy = checkpoint.metadata.get("_strategy")
+    if strategy is None:
+        return
+    codes = "its matrices are 8-bit codes of that package, and " if "i8" in strategy else ""
+    raise RefusedError(
+        f"{checkpoint.path}: was converted by the package rwkv for the strategy {strategy!r}: "
+        f"{codes}the layer norm of its embedding is applied already and no longer in the file",
+        hint="use the original file that it was made from",
+    )
+
+
 def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:
     """Tell version and sizes from the tensors.
 
@@ -85,7 +118,7 @@ def _measured(checkpoint: Checkpoint) -> tuple[Arch, Dims]:
     try:
         arch, dims = detect({name: t.shape for name, t in checkpoint.tensors.items()})
     except RefusedError as error:
-        raise RefusedError(f"{checkpoint.path}: {error.message}") from error
+        raise RefusedError(f"{checkpoint.path}: {error.message}", hint=error.hint) from error
     for tensor in checkpoint.tensors.values():
         if tensor.dtype not in _FLOATS:
             raise RefusedError(f"{checkpoint.path}: tensor {tensor.name} has type {tensor.dtype}")

@@ -28,6 +28,9 @@ ALIGNMENT = 64  # of everything that is not used in place
 # A tensor whose relative error is larger stays in 16 bits.
 ERROR_BOUNDS = {"int8": 0.0075, "int4": 0.09}
 
+# Elements that are converted at once where a tensor is derived in parts; rows of a packed block.
+_LARGE, _BLOCK_ROWS = 1 << 20, 16
+
 _STORED = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}
 
 
@@ -105,7 +108,9 @@ def prepared(
             kept = file.packed.tensors[place.name]
             yield Prepared(place, kept.dtype, raw.data[: kept.nbytes], kept.error)
         else:
-            one = _prepare(place, raw, wanted(place, raw.dtype, dtype), pool)
+            stored = raw.coding or raw.dtype
+            prepare = _prepare_in_parts if _is_large(place, raw) else _prepare
+            one = prepare(place, raw, wanted(place, stored, dtype), pool)
             if one.data is not raw.data:
                 file.checkpoint.release(raw)
             yield one
@@ -144,6 +149,7 @@ def _numbers(file: ModelFile, raw: RawTensor) -> Float32s:
     if file.packed:
         data = raw.data[: file.packed.tensors[raw.name].nbytes]
         return np.frombuffer(data, np.float32).copy()
+    raw = raw.plain()
     if raw.dtype == "BF16":
         return (np.frombuffer(raw.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
     kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[raw.dtype]
@@ -152,6 +158,7 @@ def _numbers(file: ModelFile, raw: RawTensor) -> Float32s:
 
 def _prepare(place: Placement, raw: RawTensor, dtype: str, pool: Pool) -> Prepared:
     """Convert a tensor, or use it where it lies; one that cannot be converted well stays bf16."""
+    raw = raw.plain()
     matrix = Matrix(raw.data, raw.dtype, place.rows, place.cols, place.transposed)
     in_place = place.layout == "rows" and raw.dtype == _STORED.get(dtype)
     if in_place and place.role not in ("vector", "state"):
@@ -166,6 +173,46 @@ def _prepare(place: Placement, raw: RawTensor, dtype: str, pool: Pool) -> Prepar
     if place.layout == "rows" and raw.dtype == "BF16":
         return Prepared(place, "bf16", raw.data, error)
     return Prepared(place, "bf16", _packed(place, matrix, "bf16", pool)[0], error)
+
+
+def _is_large(place: Placement, raw: RawTensor) -> bool:
+    """Tell whether a tensor is better converted a few rows at a time than whole: the head of a
+    quantized model takes half a gigabyte as float32.
+    """
+    in_rows = place.layout == "rows" and not place.transposed and raw.derive_rows is not None
+    return in_rows and place.rows * place.cols > _LARGE
+
+
+def _prepare_in_parts(place: Placement, raw: RawTensor, dtype: str, pool: Pool) -> Prepared:
+    """Convert a tensor that is derived, as `_prepare` does, but in parts."""
+    try:
+        data, error = _packed_in_parts(place, raw, dtype, pool)
+    except UnpackableError:
+        data, error = memoryview(b""), 1.0
+    if error <= ERROR_BOUNDS.get(dtype, 0.0):
+        return Prepared(place, dtype, data, error if dtype in QUANTIZED else None)
+    del data
+    return Prepared(place, "bf16", _packed_in_parts(place, raw, "bf16", pool)[0], error)
+
+
+def _packed_in_parts(
+    place: Placement, raw: RawTensor, dtype: str, pool: Pool
+) -> tuple[memoryview, float]:
+    target = aligned(packed_bytes(dtype, "rows", place.rows, place.cols))
+    step = max(_LARGE // place.cols // _BLOCK_ROWS, 1) * _BLOCK_ROWS
+    at, wrong, whole = 0, 0.0, 0.0
+    for start in range(0, place.rows, step):
+        count = min(step, place.rows - start)
+        part = raw.plain_rows(start, count)
+        size = packed_bytes(dtype, "rows", count, place.cols)
+        matrix = Matrix(part.data, part.dtype, count, place.cols)
+        error = pack(pool, matrix, dtype, "rows", target[at : at + size])
+        at += size
+        if dtype in QUANTIZED:
+            values = np.frombuffer(part.data, np.float32)
+            square = float(np.dot(values, values))
+            wrong, whole = wrong + error * error * square, whole + square
+    return memoryview(target.data), (wrong / whole) ** 0.5 if whole else 0.0
 
 
 def _packed(place: Placement, matrix: Matrix, dtype: str, pool: Pool) -> tuple[memoryview, float]:

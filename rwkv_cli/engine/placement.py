@@ -79,13 +79,15 @@ def wanted(place: Placement, stored: str, dtype: str | None) -> str:
 
     Args:
         place: Where it goes.
-        stored: How the checkpoint has it: F32, F64, BF16 or F16.
+        stored: How the checkpoint has it: F32, F64, BF16, F16, or a coding of fewer bits.
         dtype: What was asked for; None keeps the precision of the file.
     """
     if place.role in ("vector", "state"):
         return "fp32"
-    if dtype is None or (place.role == "embedding" and dtype in QUANTIZED):
-        return _NATURAL[stored]
+    if place.role == "embedding" and dtype in (None, *QUANTIZED):
+        return _NATURAL.get(stored, "fp16")
+    if dtype is None:
+        return _NATURAL.get(stored, "int8")
     return "int8" if dtype == "int4" and place.role == "fine" else dtype
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,8 @@ _STORED = {
     "F16": torch.float16,
     "F64": torch.float64,
 }
+
+_PART = 1 << 20  # elements that are converted at once where a tensor is derived
 
 Progress = Callable[[int], None]
 
@@ -91,20 +94,35 @@ class _Loader:
         float32.
         """
         raw = self.checkpoint.tensors[name]
-        mapped = _view(raw)
-        where = mapped.data_ptr()
-        if where % mapped.element_size():
-            mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
         rank = len(axes.split())
         shape = fit_rank(raw.shape, rank)
         assert shape is not None, name  # detection compared every shape
         is_matrix = rank > 1 and "H" not in axes.split()
-        target = (self.dtype or _natural(mapped.dtype)) if is_matrix else torch.float32
-        loaded = mapped.reshape(shape).to(device=self.device, dtype=target)
-        if loaded.data_ptr() != where:
-            self.checkpoint.release(raw)
+        target = (self.dtype or _natural(_STORED[raw.dtype])) if is_matrix else torch.float32
+        loaded = self._in_parts(raw, target) if raw.derive_rows else self._whole(raw, target)
         if self.progress:
             self.progress(raw.nbytes)
+        return loaded.reshape(shape)
+
+    def _whole(self, raw: RawTensor, target: torch.dtype) -> torch.Tensor:
+        """Load a tensor at once; one that lies in the file as it is wanted stays there."""
+        mapped = _view(raw.plain())
+        where = mapped.data_ptr()
+        if where % mapped.element_size():
+            mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
+        loaded = mapped.to(device=self.device, dtype=target)
+        if loaded.data_ptr() != where:
+            self.checkpoint.release(raw)
+        return loaded
+
+    def _in_parts(self, raw: RawTensor, target: torch.dtype) -> torch.Tensor:
+        """Load a tensor that is derived a few rows at a time: whole it may be half a gigabyte."""
+        loaded = torch.empty(raw.shape, device=self.device, dtype=target)
+        step = max(_PART // prod(raw.shape[1:]), 1)
+        for start in range(0, raw.shape[0], step):
+            part = raw.plain_rows(start, min(step, raw.shape[0] - start))
+            loaded[start : start + step] = _view(part).reshape(part.shape)
+        self.checkpoint.release(raw)
         return loaded
 
 

@@ -63,6 +63,7 @@ def read_tuned(path: Path, model: Model) -> State:
 
 def _numbers(tensor: RawTensor, path: Path) -> NDArray[np.float32]:
     """Widen the numbers of a tensor to float32."""
+    tensor = tensor.plain()
     if tensor.dtype == "BF16":
         bits = np.frombuffer(tensor.data, dtype="<u2").astype(np.uint32) << 16
         return bits.view(np.float32).reshape(tensor.shape)

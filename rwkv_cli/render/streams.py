@@ -163,8 +163,11 @@ def terminal_width() -> int:
     return _width(STDOUT)
 
 
-def stdout_sink() -> Sink:
+def stdout_sink(*, wraps: bool = True) -> Sink:
     """Choose the sink for stdout: a terminal gets text, everything else gets bytes.
+
+    Args:
+        wraps: Whether lines are broken between words at the edge of a terminal.
 
     Raises:
         StorageError: stdout is closed, or takes nothing.
@@ -176,7 +179,9 @@ def stdout_sink() -> Sink:
     except OSError as error:
         why = "stdout is closed" if error.errno == errno.EBADF else reason(error)
         raise StorageError(f"cannot write the output: {why}") from error
-    return TerminalSink() if os.isatty(STDOUT) else ByteSink(STDOUT)
+    if not os.isatty(STDOUT):
+        return ByteSink(STDOUT)
+    return TerminalSink() if wraps else TerminalSink(stages=lambda _: [])
 
 
 def occupy_closed_streams() -> None:

@@ -119,22 +119,28 @@ def open_20b(near: Path | None = None) -> BpeTokenizer:
         NotFoundError: The file is in neither.
         RefusedError: The file beside the model is another tokenizer.
     """
-    folders = [] if near is None else [near]
-    spec = find_spec("rwkv")
-    if spec is not None:
-        folders += map(Path, spec.submodule_search_locations or [])
-    for path in (folder / name for folder in folders for name in _NAMES_20B):
-        if path.is_file():
-            tokenizer = open_file(path)
-            if tokenizer.name != "20b":
-                raise RefusedError(
-                    f"{path} has {tokenizer.vocab_size} tokens; the 20B tokenizer has {_VOCAB_20B}"
-                )
-            return tokenizer
+    path = find_20b(near)
+    if path is not None:
+        tokenizer = open_file(path)
+        if tokenizer.name != "20b":
+            raise RefusedError(
+                f"{path} has {tokenizer.vocab_size} tokens; the 20B tokenizer has {_VOCAB_20B}"
+            )
+        return tokenizer
     raise NotFoundError(
         f"Pile and Raven models need {FILE_NAME}, and it is not beside the model",
         hint=f"put {FILE_NAME} (from the GPT-NeoX or ChatRWKV repository) into the model's folder",
     )
+
+
+def find_20b(near: Path | None = None) -> Path | None:
+    """Find the file of that tokenizer in the folder `near` or the package `rwkv`."""
+    folders = [] if near is None else [near]
+    spec = find_spec("rwkv")
+    if spec is not None:
+        folders += map(Path, spec.submodule_search_locations or [])
+    paths = (folder / name for folder in folders for name in _NAMES_20B)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def open_demo(_near: Path | None = None) -> BpeTokenizer:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from rwkv_cli.checkpoints.open import open_checkpoint
-from tests.checkpoints.files import refusal
+from tests.checkpoints.files import refusal, safetensors_bytes
 from tests.checkpoints.test_pth import as_torch
 
 V, C, D, H, N = 11, 8, 3, 2, 4
@@ -121,6 +121,71 @@ def test_low_rank_matrices_that_lie_across_are_turned(tmp_path: Path) -> None:
     """The web-rwkv converter keeps the names; the width tells which side is which."""
     expected = {name: tensor for name, tensor in weights().items() if name[-2:] != "g1"}
     assert_original(tmp_path / "m", turned(expected), expected)
+
+
+def test_joined_mixes_of_flash_linear_attention_are_parted(tmp_path: Path) -> None:
+    mixes = torch.randn(6, 1, 1, C)
+    stored = {FLA["emb.weight"]: torch.ones(V, C), "model.layers.0.attn.x_x": mixes}
+    expected = {f"blocks.0.att.x_{mix}": mixes[i] for i, mix in enumerate("rwkvag")}
+    assert_original(tmp_path / "m", stored, {"emb.weight": torch.ones(V, C), **expected})
+
+
+V6 = {
+    "emb.weight": (V, C),
+    "blocks.0.att.time_maa_x": (1, 1, C),
+    "blocks.0.att.time_maa_w1": (C, 5 * D),
+    "blocks.0.att.time_maa_w2": (5, D, C),
+    "blocks.0.att.time_decay_w1": (C, D),
+    "blocks.0.att.time_decay_w2": (D, C),
+    "blocks.0.att.time_faaaa": (H, N),
+    "blocks.0.ffn.time_maa_k": (1, 1, C),
+}
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_rwkv_6_of_web_rwkv_gets_its_names_back(tmp_path: Path, twice: bool) -> None:
+    """One of their scripts transposes time_mix_w1 and w2 twice, and so not at all."""
+    expected = {name: torch.randn(shape) for name, shape in V6.items()}
+    stored = {}
+    for name, tensor in expected.items():
+        new = name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix")
+        is_low = new.endswith(("w1", "w2")) and not (twice and "mix" in new)
+        stored[new] = (tensor.transpose(-1, -2) if is_low else tensor).contiguous()
+    assert_original(tmp_path / "m", stored, expected)
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(1, torch.float16), (N, torch.bfloat16)])
+def test_the_bonus_of_anyone_else_stays_a_logarithm(
+    tmp_path: Path, width: int, dtype: torch.dtype
+) -> None:
+    expected = {"emb.weight": torch.ones(V, C), "blocks.0.att.time_first": torch.ones(H, width)}
+    expected = {name: tensor.to(dtype) for name, tensor in expected.items()}
+    assert_original(tmp_path / "m", expected, expected)
+
+
+def test_an_empty_tensor_of_endless_width_is_turned(tmp_path: Path) -> None:
+    shapes = {
+        "model.embeddings.weight": [0, 2],
+        "model.layers.0.attn.w_lora.lora.0.weight": [0, 2**62],
+    }
+    header = {n: {"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for n, s in shapes.items()}
+    (tmp_path / "m").write_bytes(safetensors_bytes(header))
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert checkpoint.tensors["blocks.0.att.w1"].plain().data.nbytes == 0
+
+
+def test_factors_of_a_lora_get_their_names_back(tmp_path: Path) -> None:
+    expected = {
+        "blocks.0.att.key.lora_A": torch.randn(D, C),
+        "blocks.0.att.key.lora_B": torch.randn(C, D),
+        "blocks.0.ln1.weight": torch.randn(C),
+    }
+    stored = {
+        "blocks.0.att.key.lora.0": expected["blocks.0.att.key.lora_A"].T.contiguous(),
+        "blocks.0.att.key.lora.1": expected["blocks.0.att.key.lora_B"],
+        "blocks.0.ln1.weight": expected["blocks.0.ln1.weight"],
+    }
+    assert_original(tmp_path / "m", stored, expected)
 
 
 def test_two_names_that_become_one_are_refused(tmp_path: Path) -> None:

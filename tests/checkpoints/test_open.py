@@ -40,7 +40,9 @@ def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         (b"pickle\0".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive"),
         (b"PK\x05\x06" + bytes(18), "is an empty ZIP archive"),
         (b"\x1f\x8b\x08", "is a packed archive"),
-        (b"GGUF\x03\0\0\0", "is a GGUF file, which is not supported yet"),
+        (b"GGUF\x03\0\0\0", "the header at byte 8 needs 8 bytes"),
+        (b"FUGG\0\0\0\x03", "is a GGUF file for big-endian machines"),
+        (b'{"metadata": {}, "weight_map": {}}', "is a list of shards"),
         (b'{"model_type": "rwkv"}', "looks like JSON text"),
         (b"\x93NUMPY\x01\0", "is a numpy array"),
         (b"hello", "in none of the known formats"),
@@ -64,7 +66,7 @@ def test_things_that_are_no_files_are_refused_at_once(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(sock))
         assert "named pipe" in refusal_of(fifo)
-        assert "directory" in refusal_of(tmp_path)
+        assert "is a folder without config.json" in refusal_of(tmp_path)
         assert "device" in refusal_of(Path("/dev/zero"))
         assert "cannot be opened" in refusal_of(loop)
         assert "cannot be opened" in refusal_of(sock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,3 +73,21 @@ def cli(
     os.dup2(keep, 0)
     os.close(keep)
     os.close(nothing)
+
+
+@pytest.fixture
+def models(env: dict[str, str], cli: Cli, tiny: Path) -> Path:
+    """A models folder with one model, and with things that are none."""
+    folder = Path(env["RWKV_DATA_DIR"]) / "models"
+    folder.mkdir(parents=True)
+    shutil.copy(tiny, folder / "tiny-1.5B.safetensors")
+    return folder
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Path:
+    """Another model, elsewhere."""
+    path = tmp_path / "far.safetensors"
+    shape = Shape(layers=1, heads=2, size=16, ffn=32, vocab=256, rank=4)
+    save_file(random_model("v6", shape), path)
+    return path

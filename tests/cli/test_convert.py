@@ -46,7 +46,8 @@ def test_a_converted_model_says_what_the_original_says_in_that_precision(
 ) -> None:
     out = tmp_path / "packed.safetensors"
     made = cli("convert", small, "--dtype", dtype, "-o", out)
-    assert (made.code, made.out, made.err) == (0, f"{out}\n".encode(), "")
+    assert (made.code, made.out) == (0, f"{out}\n".encode())
+    assert made.err == f"Packed as {dtype}: 72 tensors, {out.stat().st_size:,} bytes.\n"
     packed = cli("generate", "-m", out, *ASK)
     direct = cli("generate", "-m", small, "--dtype", dtype, *ASK)
     assert packed.code == direct.code == 0, packed.err
@@ -86,7 +87,14 @@ def test_the_original_is_never_replaced(small: Path, cli: Cli) -> None:
     [
         (("nothing.pth", "--dtype", "int8"), 3, "no such file"),
         (("demo", "--dtype", "int3"), 2, "dtype is 'int3'"),
-        (("demo",), 2, "missing option"),
+        (("demo",), 2, "nothing says what to make of it"),
+        (("demo", "--to", "gguf"), 2, "--to is 'gguf'"),
+        (("demo", "--to", "packed"), 2, "needs a precision"),
+        (("demo", "--to", "pth", "--dtype", "int8"), 2, "only packed files hold int8"),
+        (("demo", "--to", "pth", "-o", "x.safetensors"), 2, "is no name for pth"),
+        (("demo", "--dtype", "int4", "-o", "x.pth"), 2, "is no name for a packed file"),
+        (("demo", "--to", "pth", "-o", "/dev/null/x.pth"), 5, "cannot write"),
+        (("demo", "--to", "pth", "--lora", "no.pth:3"), 3, "no.pth does not exist"),
         (("demo", "--dtype", "int8", "-o", "/dev/null/x.safetensors"), 5, "cannot write"),
         (("demo", "--dtype", "int8", "-t", "0"), 2, "0 is not in the range"),
     ],
@@ -117,7 +125,7 @@ def test_info_tells_of_a_packed_file_what_it_tells_of_the_original(
     cli("convert", small, "--dtype", "int4", "-o", out)
     before = json.loads(cli("info", small, "--json").out)
     after = json.loads(cli("info", out, "--json", "--tensors").out)
-    same = set(before) - {"file", "file_bytes", "weights"}
+    same = set(before) - {"file", "file_bytes", "weights", "run"}
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert after["packed"] == "int4"
     assert after["weights"] == ["fp32", "int4", "int8"]

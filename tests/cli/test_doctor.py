@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from cli.conftest import Cli
 
+from rwkv_cli.cli import doctorfiles, doctormachine
 from rwkv_cli.native import build, library
 
 PROBES = [
-    "program", "engine", "library", "instructions", "threads", "compiler", "torch", "cuda", "nvrtc",
-    "kernels", "models", "data", "cache", "config",
+    "program", "engine", "library", "instructions", "threads", "memory", "compiler", "torch",
+    "cuda", "nvrtc", "kernels", "models", "registry", "data", "cache", "config", "download",
+    "huggingface", "terminal",
 ]  # fmt: skip
 needs_library = pytest.mark.skipif(not library.is_available(), reason="there is no library")
 
@@ -125,3 +127,154 @@ def test_torch_is_told_from_its_metadata_unless_asked(cli: Cli, env: dict[str, s
     told, found = asked(cli)["torch"], asked(cli, "--torch")["torch"]
     assert told["version"] == found["version"]
     assert bool(told["cuda"]) == bool(found["cuda"])
+
+
+# Models and what is said of them
+
+
+def test_models_that_cannot_be_used_are_named(
+    cli: Cli, env: dict[str, str], tiny: Path, tmp_path: Path
+) -> None:
+    folder = Path(env["RWKV_DATA_DIR"]) / "models"
+    folder.mkdir(parents=True)
+    (folder / "good.safetensors").symlink_to(tiny)
+    assert asked(cli)["models"]["next"] is None
+    (folder / "bad.pth").write_bytes(b"<html>")
+    (folder / "lost.pth").symlink_to(tmp_path / "nowhere")
+    found = asked(cli)["models"]
+    assert found["installed"] == ["bad", "good"]
+    assert list(found["unusable"]) == ["bad"]
+    assert found["dangling"] == ["lost.pth"]
+    assert found["next"] == "rwkv models show bad"
+    cli("models", "default", "good")
+    (folder / "good.safetensors").unlink()
+    assert asked(cli)["models"]["next"] == "rwkv models default --unset"
+
+
+def test_what_is_said_of_models_is_looked_at(
+    cli: Cli, env: dict[str, str], tiny: Path, tmp_path: Path
+) -> None:
+    far = tmp_path / "far.safetensors"
+    far.write_bytes(tiny.read_bytes())
+    cli("models", "add", far)
+    cli("models", "alias", "a", "far")
+    found = asked(cli)["registry"]
+    assert (found["aliases"], found["added"], found["next"]) == (1, 1, None)
+    far.unlink()
+    assert asked(cli)["registry"]["next"] == "rwkv models rm far"
+    file = Path(env["RWKV_DATA_DIR"]) / "models.json"
+    file.write_text('{"format": 99}')
+    assert "newer" in asked(cli)["registry"]["result"]
+    file.write_text("{")
+    assert "damaged" in asked(cli)["registry"]["result"]
+
+
+# Settings
+
+
+def test_the_config_file_and_the_environment_are_checked(
+    cli: Cli, env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(env["RWKV_CONFIG"])
+    file.write_text("seed = 1\ntop_p = 0.5\n")
+    found = asked(cli)["config"]
+    assert (found["set"], found["next"]) == (["seed", "top_p"], None)
+    assert {"RWKV_CONFIG", "RWKV_DATA_DIR"} <= set(found["environment"])
+    monkeypatch.setenv("RWKV_TEMPRATURE", "1")
+    found = asked(cli)["config"]
+    assert found["next"] == "did you mean RWKV_TEMPERATURE?"
+    assert "without effect: RWKV_TEMPRATURE" in found["result"]
+    for content in ("sead = 1", "temperature = -1", "x = ["):
+        file.write_text(content)
+        found = asked(cli)["config"]
+        assert found["error"]
+        assert found["next"]
+
+
+# Folders and the machine
+
+
+def test_a_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    blocked = doctorfiles.folder(lambda: tmp_path / "file" / "data", "RWKV_DATA_DIR")
+    assert "RWKV_DATA_DIR" in str(blocked.step)
+    fine = doctorfiles.folder(lambda: tmp_path / "new" / "data", "RWKV_DATA_DIR")
+    assert fine.facts["writable"] is True
+    assert fine.facts["exists"] is False
+    assert fine.facts["free"] > 0
+
+
+def test_free_memory_is_read_where_the_system_tells(tmp_path: Path) -> None:
+    file = tmp_path / "meminfo"
+    file.write_text("MemTotal:  9 kB\nMemAvailable:    2048 kB\n")
+    assert doctormachine._available(file) == 2048 * 1024
+    for content in ("MemAvailable: x\n", "MemAvailable:\n", ""):
+        file.write_text(content)
+        assert doctormachine._available(file) is None
+    assert doctormachine._available(tmp_path / "none") is None
+
+
+def test_caches_of_other_programs_are_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("models--BlinkDL--rwkv7-g1", "models--a--b", "datasets--x--y"):
+        (tmp_path / "hub" / name).mkdir(parents=True)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    found = asked(cli)["huggingface"]
+    assert found["models"] == ["BlinkDL/rwkv7-g1", "a/b"]
+    assert found["rwkv"] == ["BlinkDL/rwkv7-g1"]
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_no_secret_is_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    secret = "hf_SeCrEt"
+    monkeypatch.setenv("HF_TOKEN", secret)
+    for name in ("HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://user:{secret}@proxy.example:8080/{secret}?{secret}")
+    monkeypatch.setenv("HF_ENDPOINT", f"https://me:{secret}@mirror.example/{secret}")
+    monkeypatch.setenv("RWKV_SYSTEM", secret)
+    out = cli("doctor", *flags).out.decode()
+    assert secret not in out
+    assert "https://mirror.example" in out
+    assert "http://proxy.example:8080" in out
+    assert "HF_TOKEN" in out
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    (tmp_path / "token").write_text(secret)
+    found = asked(cli)["download"]
+    assert found["token"] == str(tmp_path / "token")
+    assert secret not in json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("http://u:p@h:1/x", "http://h:1"), ("h:1", "h:1"), ("u:p@h", "h"), ("", "(no address)"),
+     ("http://[::1", "(no address)"), ("http://h:99999", "(no address)"), ("::", "(no address)")],
+)  # fmt: skip
+def test_an_address_is_told_without_what_may_be_secret(url: str, shown: str) -> None:
+    assert doctormachine.bare(url) == shown
+
+
+def test_what_forbids_downloads_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE" in asked(cli)["download"]["next"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert asked(cli)["download"]["next"] is None
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
+    assert "https" in asked(cli)["download"]["next"]
+
+
+def test_a_probe_that_fails_stops_no_other(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("\x1b[31mboom")
+
+    monkeypatch.setattr(doctormachine, "memory", broken)
+    found = asked(cli)
+    assert list(found) == PROBES
+    assert "ZeroDivisionError" in found["memory"]["error"]
+    assert b"\x1b" not in cli("doctor").out

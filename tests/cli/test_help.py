@@ -204,10 +204,9 @@ def test_trained_models_are_described(
     assert told["file_bytes"] == (shared_data / file).stat().st_size
 
 
-def test_a_quantized_file_is_refused_with_a_reason(cli: Cli, shared_data: Path) -> None:
-    result = cli("info", shared_data / "tiny-rwkv-7v0-834K-Q5_1.bin")
-    assert result.code == 6
-    assert "Q5_1" in result.err
+def test_a_quantized_file_is_told_with_its_codes(cli: Cli, shared_data: Path) -> None:
+    told = json.loads(cli("info", "--json", shared_data / "tiny-rwkv-7v0-834K-Q5_1.bin").out)
+    assert told["weights"] == ["F32", "Q5_1"]
 
 
 def test_the_demo_is_described(cli: Cli) -> None:

@@ -153,6 +153,7 @@ class _Loader:
 
     def add_raw(self, where: Placement, raw: RawTensor) -> None:
         """Add a tensor as the checkpoint has it."""
+        raw = raw.plain()
         stored = torch.frombuffer(raw.data, dtype=_STORED[raw.dtype])
         if stored.data_ptr() % stored.element_size():
             stored = stored.clone()  # a file may place a tensor at any byte
