@@ -34,8 +34,8 @@ def redirected(first: str, here: str, location: str, *, by_proxy: bool) -> str:
         RefusedError: It leads to a file, to plain HTTP from HTTPS, or from the internet into this
             machine or its network.
     """
-    target = urljoin(here, location)
     try:
+        target = urljoin(here, location)
         url = urlsplit(target)
         host, _port = url.hostname, url.port
     except ValueError as error:

@@ -82,12 +82,12 @@ def of_exception(error: Exception, host: str) -> RwkvError:
             f"cannot find {host}: there is no network, or no such name",
             hint=f"models that are installed work without it; {MIRROR}",
         )
+    if "refused" in reasons.lower():
+        return Trouble(f"{host} refuses the connection", hint=MIRROR)
     if isinstance(error, exceptions.TimeoutError):
         return Trouble(f"{host} does not answer", hint=MIRROR)
     if isinstance(error, exceptions.SSLError):
         return Trouble(f"the connection to {host} is no sound TLS")
-    if "refused" in reasons.lower():
-        return Trouble(f"{host} refuses the connection", hint=MIRROR)
     return Trouble(f"the connection to {host} broke", hint=MIRROR)
 
 
