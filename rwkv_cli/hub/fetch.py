@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rwkv_cli.errors import RefusedError, RwkvError, StorageError
-from rwkv_cli.files import reason, sync_folder
+from rwkv_cli.files import reason, remove_leftovers, sync_folder
 from rwkv_cli.hub import catalogue, present, sidecar
 from rwkv_cli.hub.choice import Ask, Model, choose
 from rwkv_cli.hub.hashing import Promise
@@ -172,6 +172,7 @@ class Fetcher:
         return self._brought(web, target)
 
     def _brought(self, web: Web, target: Target) -> Brought:
+        remove_leftovers(self.folder)
         brought = bring(web, target, work_folder(self.folder), self.manner, self.watch)
         if not brought.verified:
             self.watch.say(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
@@ -172,8 +173,14 @@ class Part:
             self.path.replace(target)
             sync_folder(target.parent)
             self.journal.unlink(missing_ok=True)
+            self._sweep()
         except OSError as error:
             raise StorageError(f"cannot write {target}: {reason(error)}") from error
+
+    def _sweep(self) -> None:
+        """Delete journals that killed processes were writing; whoever calls this is alone here."""
+        for path in self.path.parent.glob(f".{glob.escape(self.journal.name)}.*.tmp"):
+            path.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Take it away, since it is not what it should be."""

@@ -136,8 +136,9 @@ class Web:
         sent = {"Accept-Encoding": "identity", "User-Agent": f"rwkv-cli/{__version__}", **headers}
         if self._token and may_see_token(url):
             sent["Authorization"] = f"Bearer {self._token}"
+        manager = self._manager(url)
         try:
-            return self._manager(url).request(
+            return manager.request(
                 "GET", url, headers=sent, redirect=False, retries=False, preload_content=False,
                 decode_content=False,
             )  # fmt: skip
