@@ -137,7 +137,8 @@ def _show_list(
         return
     _print_table(rows, folder)
     if not quiet:
-        note(f"* take this one here; {safe(free(machine))}; rwkv download NAME fetches one")
+        note(f"* is the one to take here; {safe(free(machine))}")
+        note("rwkv download NAME fetches one; docs/models.md helps to choose")
 
 
 def _described(entry: Entry) -> str:

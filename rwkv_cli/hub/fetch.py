@@ -109,7 +109,8 @@ class Fetcher:
         web = self._network(wanted.asked)
         if model.folder:
             return self._folder(web, listing, model, place)
-        brought = self._file(web, listing, model.files[0], place)
+        label = wanted.entry.name if wanted.entry else ""
+        brought = self._file(web, listing, model.files[0], place, label)
         if not brought.by_other:
             self._note(place, listing, model, brought)
         return place

@@ -84,8 +84,8 @@ def fit(entry: Entry, machine: Machine) -> Fit:
 
 
 def fitted(entries: Sequence[Entry], machine: Machine) -> list[tuple[Entry, Fit]]:
-    """Sort models by how they fit: the newest ones that run here first, the largest of them first;
-    exactly one is recommended, if any runs.
+    """Sort models by how they fit: the one to take, if any runs here; the newest ones, the largest
+    first; then the others.
     """
     rows = [(entry, fit(entry, machine)) for entry in entries]
     best = max(
@@ -94,18 +94,15 @@ def fitted(entries: Sequence[Entry], machine: Machine) -> list[tuple[Entry, Fit]
         default=next((row for row in rows if row[1].runs), None),
     )
 
-    def order(row: tuple[Entry, Fit]) -> tuple[bool, bool, bool, int]:
+    chosen = best[0] if best else None
+
+    def order(row: tuple[Entry, Fit]) -> tuple[bool, bool, bool, bool, int]:
         entry, how = row
-        return (
-            not how.runs,
-            not entry.newest,
-            how.how != "fits",
-            -entry.bytes if entry.newest else 0,
-        )
+        largest_first = -entry.bytes if entry.newest else 0
+        return entry is not chosen, not how.runs, not entry.newest, how.how != "fits", largest_first
 
     return [
-        (entry, Fit(how.how, recommended=best is not None and entry is best[0]))
-        for entry, how in sorted(rows, key=order)
+        (entry, Fit(how.how, recommended=entry is chosen)) for entry, how in sorted(rows, key=order)
     ]
 
 

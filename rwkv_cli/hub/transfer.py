@@ -196,6 +196,8 @@ class Transfer:
         while piece.at < piece.end and not self._over.is_set():
             asked = time.monotonic()
             block = reply.read(min(amount, piece.end - piece.at))
+            if self._over.is_set():
+                return  # a connection that was woken may give what is still encrypted
             if not block:
                 raise Trouble("the connection ended early")
             self._part.write(piece.at, block)
@@ -245,7 +247,7 @@ class Transfer:
         while not self._over.is_set():
             asked = time.monotonic()
             block = reply.read(amount)
-            if not block:
+            if not block or self._over.is_set():
                 return
             if piece.at + len(block) > piece.end:
                 raise RefusedError(f"the server sends more than {piece.end:,} bytes, without end")

@@ -19,6 +19,7 @@ from rwkv_cli.render.wrap import columns
 _PAUSE = 0.1  # seconds between two drawings
 _WINDOW = 10.0  # seconds over which the speed is measured
 _EVENT = 0.5  # seconds between two events
+_ROOM_FOR_KEYS = 2  # columns that ^C takes, which must not begin a line
 _NARROW, _WIDE = 60, 76  # columns
 
 
@@ -110,7 +111,7 @@ class DownloadView:
         return rate, left
 
     def _line(self, state: str) -> str:
-        width = _columns() if self._live else 1 << 10
+        width = _columns() - _ROOM_FOR_KEYS if self._live else 1 << 10
         rate, left = self._speed()
         name = safe(self._name)
         if self._total is None:

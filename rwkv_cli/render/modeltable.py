@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from rwkv_cli.hub.catalogue import Entry
 from rwkv_cli.hub.fit import Fit, Machine
-from rwkv_cli.render.downloading import amount
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, STDIN, is_terminal, note
 from rwkv_cli.render.style import shows_styles
@@ -21,7 +20,6 @@ _FITS = {
     "disk": "disk full",
     "unknown": "",
 }
-_GAP = "  "
 _HEAD = ("name", "size", "here", "version", "chat", "date", "format", "licence")
 
 
@@ -32,7 +30,7 @@ def heading() -> tuple[str, ...]:
 
 def cells(entry: Entry, fit: Fit, *, installed: bool) -> tuple[str, ...]:
     """Give the cells of a model."""
-    size = amount(entry.bytes) if entry.bytes else "?"
+    size = rough(entry.bytes) if entry.bytes else "?"
     return (
         ("* " if fit.recommended else "  ") + entry.name,
         size if entry.size else f"~{size}",
@@ -49,14 +47,12 @@ def lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     """Set rows in columns, as many of them as fit."""
     rows = [[safe(cell) for cell in row] for row in rows]
     widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    kept, used = 0, 0
-    for wide in widths:
-        used += wide + (len(_GAP) if kept else 0)
-        if used > width and kept:
-            break
+    gap = "  " if sum(widths[:3]) + 4 <= width else " "
+    kept = 1
+    while kept < len(widths) and sum(widths[: kept + 1]) + kept * len(gap) <= width:
         kept += 1
     return [
-        _GAP.join(
+        gap.join(
             " " * (wide - columns(cell)) + cell if place == 1 else cell.ljust(wide)
             for place, (cell, wide) in enumerate(zip(row[:kept], widths, strict=False))
         ).rstrip()
@@ -64,10 +60,15 @@ def lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
     ]
 
 
+def rough(size: int) -> str:
+    """Say how large a file is, in few characters: 3.1 GB, 382 MB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def free(machine: Machine) -> str:
     """Say what is free."""
-    memory = f"{amount(machine.memory)} of memory and " if machine.memory is not None else ""
-    return f"free here: {memory}{amount(machine.disk)} of disk"
+    memory = f"{rough(machine.memory)} of memory, " if machine.memory is not None else ""
+    return f"free: {memory}{rough(machine.disk)} of disk"
 
 
 def can_ask() -> bool:
