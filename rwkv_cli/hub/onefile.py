@@ -148,16 +148,16 @@ def _mark(path: Path) -> tuple[int, int] | None:
 
 
 def _bring_alone(web: Web, target: Target, path: Path, manner: Manner, watch: Watch) -> Brought:
-    stream = Stream(web, target.url, target.what, target.size)
+    known = target.promise.known
+    stream = Stream(web, target.url, target.what, target.size, proven=known)
     facts = insist(stream.probe, watch)
-    promise = target.promise if target.promise.known else facts.promise
+    promise = target.promise if known else facts.promise
     part = _taken_up(target, facts, promise, path, watch)
     try:
         found, size = _transferred(stream, facts, part, manner, watch)
-    except ChangedError:
-        part.discard()
-        raise
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, ChangedError) and not promise.known:
+            part.discard()
         part.close()
         raise
     _require(promise, found, part, target.what)

@@ -11,6 +11,7 @@ from rwkv_cli.hub import hfcache, sidecar
 from rwkv_cli.hub.choice import Model
 from rwkv_cli.hub.hashing import Hasher, Promise
 from rwkv_cli.hub.listing import Listing, Remote
+from rwkv_cli.hub.sidecar import Sidecar
 from rwkv_cli.hub.wanted import Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
 
@@ -28,7 +29,7 @@ def installed(folder: Path, wanted: Wanted) -> Path | None:
         return None
     if note is not None:
         same = note.sha256 == entry.sha256 if entry.sha256 else note.repo == entry.repo
-        return place if same else None
+        return place if same and _is_as_noted(place, note) else None
     fits = entry.size is not None and place.is_file() and place.stat().st_size == entry.size
     return place if fits else None
 
@@ -58,12 +59,17 @@ def is_same(place: Path, model: Model, listing: Listing | None, watch: Watch) ->
     if model.folder:
         return note is not None and listing is not None and note.revision == listing.commit
     file = model.files[0]
-    if note is not None and file.sha256:
-        return note.sha256 == file.sha256
-    if note is not None:
+    if note is not None and _is_as_noted(place, note):
+        if file.sha256:
+            return note.sha256 == file.sha256
         return note.size == file.size
     promise = Promise(file.sha256, file.blob)
     return place.is_file() and place.stat().st_size == file.size and is_kept(promise, place, watch)
+
+
+def _is_as_noted(place: Path, note: Sidecar) -> bool:
+    """Tell whether a file still has the size that it had when its note was written."""
+    return place.is_dir() or note.size in (None, place.stat().st_size)
 
 
 def is_kept(promise: Promise, path: Path, watch: Watch) -> bool:

@@ -49,10 +49,15 @@ class Stream:
         url: Where to ask; may lead elsewhere, to an address that is valid for a while only.
         what: What it is, for messages.
         size: Bytes that were promised.
+        proven: Whether the bytes are compared with a digest in the end. Then marks of versions do
+            not matter: the hosts that serve one file do not always agree on its mark.
     """
 
-    def __init__(self, web: Web, url: str, what: str, size: int | None) -> None:
+    def __init__(
+        self, web: Web, url: str, what: str, size: int | None, *, proven: bool = False
+    ) -> None:
         self._web, self._url, self._what, self._size = web, url, what, size
+        self._proven = proven
         self._lock = threading.Lock()
         self._location: str | None = None
         self._etag = ""
@@ -71,12 +76,14 @@ class Stream:
         self._refuse_impostors(reply, head)
         size = self._total(reply)
         self._require_size(size, reply)
+        self._size = self._size if size is None else size
         self._remember(reply)
-        self._etag = _strong(reply.headers.get("etag"))
+        etag = _strong(reply.headers.get("etag"))
         digest = _SHA256.fullmatch(reply.hops.get("x-linked-etag", ""))
+        self._etag = "" if self._proven or digest else etag
         return Facts(
-            self._size if size is None else size,
-            self._etag,
+            self._size,
+            etag,
             reply.status == 206,
             reply.hops.get("x-repo-commit"),
             Promise(digest.group(1) if digest else None),
@@ -95,7 +102,7 @@ class Stream:
         reply = self._fresh(headers)
         found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
         same = not self._etag or _strong(reply.headers.get("etag")) in ("", self._etag)
-        if reply.status == 200 or not same:
+        if reply.status == 200 or not same or (found and found[3] not in ("*", str(self._size))):
             reply.close()
             raise ChangedError(f"{self._what} changed at {host_of(self._url)} while it came")
         if not found or (int(found[1]), int(found[2])) != (begin, end - 1):

@@ -89,7 +89,6 @@ LIES: dict[str, tuple[Lie, int, str]] = {
     "pointer": (answering(200, POINTER), 6, "Git LFS pointer"),
     "cut short": (from_cdn(cut_short), 6, "cut short"),
     "flipped": (from_cdn(flipped), 6, "wrong checksum"),
-    "changing": (from_cdn(changing), 6, "changed"),
     "whole for a part": (after_the_probe(answering(200, b"x" * 99)), 6, "changed"),
     "other bytes": (after_the_probe(other_bytes), 6, "other bytes"),
     "no numbers": (from_cdn(without_numbers), 6, "does not say which bytes"),
@@ -141,6 +140,20 @@ def transfer_manner() -> object:
     from rwkv_cli.hub.onefile import Manner
 
     return Manner(2, 0.4)
+
+
+def test_a_file_that_nobody_vouches_for_must_stay_the_same_while_it_comes(bench: Bench) -> None:
+    bench.liar.lie = changing
+    error = refused(bench, f"{bench.liar.cdn}/{REPO}/cdn/x/{FILE}")
+    assert error.exit_code == 6
+    assert "while it came" in error.message
+    assert not list(bench.models.rglob("*.part"))
+
+
+def test_hosts_that_disagree_on_the_mark_of_a_proven_file_do_not_matter(bench: Bench) -> None:
+    bench.liar.lie = from_cdn(changing)
+    bench.fetch()
+    assert bench.place.read_bytes() == bench.content
 
 
 def test_no_two_lies_have_the_same_sentence_but_for_connections_that_break() -> None:
