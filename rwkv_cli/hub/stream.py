@@ -70,9 +70,9 @@ class Stream:
         """
         reply = self._web.get(self._url, {"Range": f"bytes=0-{_SNIFF - 1}"}, what=self._what)
         try:
-            head = reply.read(_SNIFF)
+            head = reply.read_short(_SNIFF)
         finally:
-            reply.close(reusable=reply.status == 206)
+            reply.close()
         self._refuse_impostors(reply, head)
         size = self._total(reply)
         self._require_size(size, reply)
@@ -117,7 +117,11 @@ class Stream:
             RwkvError: It cannot be had.
         """
         reply = self._fresh({})
-        self._require_size(self._total(reply), reply)
+        try:
+            self._require_size(self._total(reply), reply)
+        except RefusedError:
+            reply.close()
+            raise
         return reply
 
     def forget(self) -> None:

@@ -22,6 +22,8 @@ SAVE_EVERY = 2.0  # seconds between two flushes to the disk
 _TICK = 0.1
 _SLOWEST = 16 << 10  # bytes within `STALL` seconds; fewer, and another connection is tried
 _FIRST_READ, _LONGEST_READ = 16 << 10, 512 << 10
+_SOON, _LATE = 0.05, 0.5  # seconds that a block takes on a fast line, and on a slow one
+_SILENT = "the connection is all but silent"
 _PATIENCE_AT_END = 5.0  # seconds for threads to notice that it is over
 _MOST_UNSIZED = 200 << 30  # bytes of a body whose length nobody says
 
@@ -65,7 +67,7 @@ class Transfer:
         self._connections, self._give_up = connections, give_up
         self._gaps = part.gaps()
         self._lock, self._over = threading.Lock(), threading.Event()
-        self._replies: set[Reply] = set()
+        self._held: set[_Held] = set()
         self._failure: BaseException | None = None
         self._trouble: Trouble | None = None
         self._last_byte, self._saving = time.monotonic(), threading.Thread()
@@ -100,6 +102,7 @@ class Transfer:
             self._watch.at(self._part.done, trouble.message if trouble else "")
             if self._connections:  # else it may begin anew
                 self._hasher.advance(self._part.front)
+            self._wake(silent=STALL)
             if now - saved > SAVE_EVERY and self._connections and not self._saving.is_alive():
                 saved = now
                 self._saving = threading.Thread(target=self._guarded, args=(self._part.save,))
@@ -116,10 +119,7 @@ class Transfer:
     def _end(self, workers: list[threading.Thread]) -> None:
         """Let everyone go, and make durable what came."""
         self._over.set()
-        with self._lock:
-            replies = list(self._replies)
-        for reply in replies:
-            reply.wake()
+        self._wake(silent=0.0)
         limit = time.monotonic() + _PATIENCE_AT_END
         for worker in workers:
             if worker.ident is not None:
@@ -131,6 +131,15 @@ class Transfer:
         if self._connections and self._part.gaps():
             with suppress(RwkvError):  # it only saves work
                 self._part.save()
+
+    def _wake(self, silent: float) -> None:
+        """Take back what has waited for its next bytes for so many seconds."""
+        now = time.monotonic()
+        with self._lock:
+            waiting = [held for held in self._held if now - held.asked >= silent]
+        for held in waiting:
+            held.woken = True
+            held.reply.wake()
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -186,31 +195,28 @@ class Transfer:
             self._gaps.insert(0, (piece.at, piece.end))
 
     def _bring(self, piece: Piece) -> None:
-        reply = self._stream.open(piece.at, piece.end)
-        with self._held(reply) as held:
+        with self._holding(self._stream.open(piece.at, piece.end)) as held:
             self._read(held, piece)
 
-    def _read(self, reply: Reply, piece: Piece) -> None:
+    def _read(self, held: _Held, piece: Piece) -> None:
         """Read a range to its end."""
-        amount, since, before = _FIRST_READ, time.monotonic(), piece.at
+        since, before = time.monotonic(), piece.at
         while piece.at < piece.end and not self._over.is_set():
-            asked = time.monotonic()
-            block = reply.read(min(amount, piece.end - piece.at))
+            block = held.read(piece.end - piece.at)
             if self._over.is_set():
-                return  # a connection that was woken may give what is still encrypted
+                return
             if not block:
                 raise Trouble("the connection ended early")
             self._part.write(piece.at, block)
             piece.at += len(block)
             now = self._last_byte = time.monotonic()
-            amount = _adapted(amount, now - asked)
             if now - since > STALL:
                 if piece.at - before < _SLOWEST:
-                    raise Trouble("the connection is all but silent")
+                    raise Trouble(_SILENT)
                 since, before = now, piece.at
 
-    def _held(self, reply: Reply) -> _Held:
-        return _Held(self._replies, self._lock, reply)
+    def _holding(self, reply: Reply) -> _Held:
+        return _Held(self._held, self._lock, reply)
 
     # A server without ranges
 
@@ -231,9 +237,8 @@ class Transfer:
 
     def _bring_whole(self) -> None:
         size = self._part.size
-        reply = self._stream.open_whole()
         piece = Piece(0, _MOST_UNSIZED if size is None else size)
-        with self._held(reply) as held:
+        with self._holding(self._stream.open_whole()) as held:
             if size is not None:
                 self._read(held, piece)
                 if not self._over.is_set() and held.read(1):
@@ -241,12 +246,10 @@ class Transfer:
                 return
             self._read_on(held, piece)
 
-    def _read_on(self, reply: Reply, piece: Piece) -> None:
+    def _read_on(self, held: _Held, piece: Piece) -> None:
         """Read a body whose length nobody said."""
-        amount = _FIRST_READ
         while not self._over.is_set():
-            asked = time.monotonic()
-            block = reply.read(amount)
+            block = held.read(_LONGEST_READ)
             if not block or self._over.is_set():
                 return
             if piece.at + len(block) > piece.end:
@@ -254,28 +257,48 @@ class Transfer:
             self._part.write(piece.at, block)
             piece.at += len(block)
             self._last_byte = time.monotonic()
-            amount = _adapted(amount, self._last_byte - asked)
 
 
 class _Held:
-    """A reply that can be woken while it is read, and is closed afterwards."""
+    """A reply that is being read, and can be taken back meanwhile.
 
-    def __init__(self, held: set[Reply], lock: threading.Lock, reply: Reply) -> None:
-        self._set, self._lock, self._reply = held, lock, reply
+    Attributes:
+        asked: When the thread that reads it began to wait.
+        woken: Whether it was taken back.
+    """
 
-    def __enter__(self) -> Reply:
+    def __init__(self, all_held: set[_Held], lock: threading.Lock, reply: Reply) -> None:
+        self._all, self._lock, self.reply = all_held, lock, reply
+        self._amount = _FIRST_READ
+        self.asked, self.woken = time.monotonic(), False
+
+    def read(self, limit: int) -> bytes:
+        """Read a block: long ones on a fast line; on a slow one what has come, so that every byte
+        shows.
+
+        Raises:
+            Trouble: The connection broke, or was taken back. Then what was read is not to be
+                believed: Python's TLS gives what is still encrypted once a connection is shut down.
+        """
+        self.asked = time.monotonic()
+        amount = min(self._amount, limit)
+        slow = self._amount <= _FIRST_READ
+        block = self.reply.read_some(amount) if slow else self.reply.read(amount)
+        if self.woken:
+            raise Trouble(_SILENT)
+        seconds = time.monotonic() - self.asked
+        if seconds < _SOON:
+            self._amount = min(_LONGEST_READ, 2 * self._amount)
+        elif seconds > _LATE:
+            self._amount = max(_FIRST_READ, self._amount // 2)
+        return block
+
+    def __enter__(self) -> _Held:
         with self._lock:
-            self._set.add(self._reply)
-        return self._reply
+            self._all.add(self)
+        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+    def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._set.discard(self._reply)
-        self._reply.close(reusable=kind is None)
-
-
-def _adapted(amount: int, seconds: float) -> int:
-    """Read more at a time on a fast line, less on a slow one, where every byte should show."""
-    if seconds < 0.05:
-        return min(_LONGEST_READ, 2 * amount)
-    return max(_FIRST_READ, amount // 2) if seconds > 0.5 else amount
+            self._all.discard(self)
+        self.reply.close()

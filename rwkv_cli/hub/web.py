@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from rwkv_cli.errors import RefusedError, StorageError
 from rwkv_cli.hub.address import host_of, may_see_token, redirected
-from rwkv_cli.hub.trouble import of_exception, of_status
+from rwkv_cli.hub.trouble import Trouble, of_exception, of_status
 from rwkv_cli.places import named_certificates, proxy_for
 from rwkv_cli.version import __version__
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
 CONNECT, STALL = 10.0, 30.0  # seconds
+SHORT = 60.0  # seconds for an answer of a few kilobytes
 _REDIRECTS = 5
 _LARGEST_JSON = 16 << 20
 _REDIRECTING = (301, 302, 303, 307, 308)
@@ -55,6 +57,31 @@ class Reply:
         except Exception as error:
             raise of_exception(error, host_of(self.url)) from error
 
+    def read_some(self, amount: int) -> bytes:
+        """Read what has come, at most that many bytes; nothing is the end.
+
+        Raises:
+            Trouble: The connection broke or went silent.
+        """
+        try:
+            return self._response.read1(amount)
+        except Exception as error:
+            raise of_exception(error, host_of(self.url)) from error
+
+    def read_short(self, limit: int) -> bytes:
+        """Read something short, up to a limit, in a time that somebody can wait for.
+
+        Raises:
+            Trouble: The connection broke, or drips.
+        """
+        blocks, size, end = [], 0, time.monotonic() + SHORT
+        while size < limit and (block := self.read_some(limit - size)):
+            blocks.append(block)
+            size += len(block)
+            if time.monotonic() > end:
+                raise Trouble(f"{host_of(self.url)} answers far too slowly")
+        return b"".join(blocks)
+
     def wake(self) -> None:
         """Let a thread that waits in `read` fail at once; safe to call from another one."""
         try:
@@ -62,9 +89,10 @@ class Reply:
         except (OSError, ValueError, RuntimeError):
             return  # it is at its end
 
-    def close(self, *, reusable: bool = False) -> None:
+    def close(self) -> None:
         """Let go of the connection; one whose body was read to its end can be used again."""
-        if reusable:
+        if self._response.length_remaining == 0:
+            self._response.drain_conn()  # of nothing, which the library wants to have seen
             self._response.release_conn()
         else:
             self._response.close()
@@ -117,7 +145,7 @@ class Web:
         """
         reply = self.get(url, {"Accept": "application/json"}, what=what)
         try:
-            text = reply.read(_LARGEST_JSON + 1)
+            text = reply.read_short(_LARGEST_JSON + 1)
         finally:
             reply.close()
         if len(text) > _LARGEST_JSON:

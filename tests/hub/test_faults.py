@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub.conftest import FILE, REPO, Bench, content
@@ -109,12 +111,24 @@ def test_a_silent_range_is_asked_for_elsewhere(
     assert len(resolved) > 1
 
 
+def _reading(block: int) -> Callable[[Any, int], bytes]:
+    """Read blocks of this size at least."""
+    read = transfer._Held.read
+
+    def reading(held: Any, limit: int) -> bytes:
+        held._amount = max(held._amount, block)
+        return read(held, limit)
+
+    return reading
+
+
+@pytest.mark.parametrize("block", [1 << 14, 1 << 18])
 def test_a_range_that_drips_is_asked_for_elsewhere(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A byte now and then never is a silence; whatever is waited for, it is noticed."""
     monkeypatch.setattr(transfer, "STALL", 0.3)
-    monkeypatch.setattr(transfer, "_FIRST_READ", 1)
-    monkeypatch.setattr(transfer, "_LONGEST_READ", 1 << 16)
+    monkeypatch.setattr(transfer._Held, "read", _reading(block))
     dripping = [True]
 
     def drips(handler: Handler, data: bytes) -> bool:
