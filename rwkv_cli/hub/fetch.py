@@ -14,9 +14,10 @@ from rwkv_cli.hub import catalogue, present, sidecar
 from rwkv_cli.hub.choice import Ask, Model, choose
 from rwkv_cli.hub.hashing import Promise
 from rwkv_cli.hub.listing import Listing, Remote, ask, url_of
-from rwkv_cli.hub.onefile import Brought, Manner, Target, bring, work_folder
+from rwkv_cli.hub.onefile import OTHER, Brought, Manner, Target, bring, work_folder
 from rwkv_cli.hub.part import require_room
 from rwkv_cli.hub.patience import insist
+from rwkv_cli.hub.sharing import alone
 from rwkv_cli.hub.sidecar import Sidecar
 from rwkv_cli.hub.wanted import Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
@@ -186,22 +187,39 @@ class Fetcher:
         """Bring a folder: under its name when all of its files are there."""
         work = work_folder(self.folder)
         key = f"{listing.repo}:{model.path}@{listing.commit}"
-        rows: dict[str, dict[str, object]] = {}
-        new = work / f"{model.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.folder"
-        try:
-            new.mkdir(exist_ok=True)
-            require_room(work, model.size - sum(f.stat().st_size for f in new.iterdir()))
-            for number, file in enumerate(model.files, 1):
-                name = safe_name(file.path)
-                label = f"{model.name} {number}/{len(model.files)}"
-                if not present.is_same(new / name, _single(file), listing, self.watch):
-                    self._file(web, listing, file, new / name, label)
-                rows[name] = {"size": file.size, "sha256": file.sha256}
-            _replace_folder(new, place)
-        except OSError as error:
-            raise StorageError(f"cannot write {place}: {reason(error)}") from error
-        self._note(place, listing, model, None, rows)
+        name = f"{model.name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        new = work / f"{name}.folder"
+
+        def waiting() -> None:
+            self.watch.begin(model.name, model.size or None, 0)
+            self.watch.at(_size_of(new), OTHER)
+
+        with alone(work / f"{name}.lock", waiting):
+            self.watch.end()
+            if self.force or not present.is_same(place, model, listing, self.watch):
+                try:
+                    rows = self._files(web, listing, model, new)
+                    _replace_folder(new, place)
+                except OSError as error:
+                    raise StorageError(f"cannot write {place}: {reason(error)}") from error
+                self._note(place, listing, model, None, rows)
         return place
+
+    def _files(
+        self, web: Web, listing: Listing, model: Model, new: Path
+    ) -> dict[str, dict[str, object]]:
+        """Bring the files of a folder that are not there: size and digest of each of all."""
+        rows: dict[str, dict[str, object]] = {}
+        new.mkdir(exist_ok=True)
+        require_room(new, model.size - _size_of(new))
+        for number, file in enumerate(model.files, 1):
+            name = safe_name(file.path)
+            label = f"{model.name} {number}/{len(model.files)}"
+            digest = file.sha256
+            if not present.is_same(new / name, _single(file), listing, self.watch):
+                digest = self._file(web, listing, file, new / name, label).sha256
+            rows[name] = {"size": file.size, "sha256": digest}
+        return rows
 
     def _note(
         self,
@@ -270,6 +288,14 @@ class Fetcher:
 
 def _single(file: Remote) -> Model:
     return Model(file.path, safe_name(file.path), (file,))
+
+
+def _size_of(folder: Path) -> int:
+    """Add up the files of a folder, as far as they can be seen."""
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir())
+    except OSError:
+        return 0
 
 
 def _replace_folder(new: Path, place: Path) -> None:

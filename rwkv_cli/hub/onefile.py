@@ -17,6 +17,7 @@ from rwkv_cli.hub.transfer import Transfer
 from rwkv_cli.hub.watching import Watch
 from rwkv_cli.hub.web import Web
 
+OTHER = "another rwkv is downloading it"
 _FOLDER = ".downloads"  # in the models folder: a rename does not cross disks
 
 
@@ -123,7 +124,7 @@ def bring(web: Web, target: Target, work: Path, manner: Manner, watch: Watch) ->
     def waiting() -> None:
         done, total = progress_of(part.with_name(part.name + ".journal"))
         watch.begin(target.shown, total or target.size, done)
-        watch.at(done, "another rwkv is downloading it")
+        watch.at(done, OTHER)
 
     with alone(part.with_name(part.name + ".lock"), waiting):
         if _mark(target.place) not in (None, before):

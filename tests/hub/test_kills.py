@@ -19,10 +19,10 @@ KILLS = int(os.environ.get("RWKV_TEST_KILLS", "8"))
 RATE = 3_000_000  # bytes a second and connection
 
 
-def start(bench: Bench, *more: str) -> subprocess.Popen[bytes]:
+def start(bench: Bench, asked: str = f"{REPO}:{FILE}") -> subprocess.Popen[bytes]:
     """Start a download in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, HURRIED, "download", f"{REPO}:{FILE}", "--connections", "3", *more],
+        [sys.executable, HURRIED, "download", asked, "--connections", "3"],
         env={**os.environ, "HF_ENDPOINT": bench.liar.hub, "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -92,6 +92,21 @@ def test_two_processes_share_one_download(bench: Bench) -> None:
     assert bench.place.read_bytes() == bench.content
     assert bench.liar.served < 1.2 * len(bench.content)
     assert bench.litter() == [f"{FILE}.json"]
+
+
+def test_processes_share_a_folder_as_well(bench: Bench) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        bench.liar.add("someone/folder", name, content(300_000, len(name)))
+    bench.liar.rate = RATE
+    processes = [start(bench, "someone/folder") for _ in range(3)]
+    for process in processes:
+        code, out, err = finish(process)
+        assert (code, out) == (0, f"{bench.models / 'folder'}\n"), err
+    assert bench.liar.served < 1_300_000
+    for name, data in bench.liar.files["someone/folder"].items():
+        assert (bench.models / "folder" / name).read_bytes() == data
+    left = [path for path in bench.models.rglob("*") if path.is_file()]
+    assert len(left) == 4
 
 
 def test_when_the_one_at_work_dies_the_other_takes_over(bench: Bench) -> None:
