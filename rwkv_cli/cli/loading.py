@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rwkv_cli.generation import Randomness
     from rwkv_cli.sampling import Sampling
 
-DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
+DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv download gets a real one)."
 
 
 def choose_model(settings: Settings, *, quiet: bool) -> Path:

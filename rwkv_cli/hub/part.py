@@ -46,7 +46,7 @@ class Part:
         self.ranges = Ranges()
         self.other = False  # whether there was a part of something else
         self._lock, self._handle = threading.Lock(), -1
-        self._abandoned = False
+        self._abandoned, self._doubtful = False, False
 
     def open(self, size: int | None) -> None:
         """Take up what is there, and find room for the rest.
@@ -147,15 +147,20 @@ class Part:
     def save(self) -> None:
         """Make what is there durable, then write down that it is.
 
+        A flush that failed is not tried again: the system may have dropped the bytes and forgotten.
+
         Raises:
             StorageError: The disk refused.
         """
+        if self._doubtful:
+            raise StorageError(f"cannot flush {self.path}")
         with self._lock:
             done = self.ranges.to_list()
         record = {"format": _FORMAT, "size": self.size, "done": done, **self.identity}
         try:
             getattr(os, "fdatasync", os.fsync)(self._handle)
         except OSError as error:
+            self._doubtful = True
             raise self._failure(error) from error
         write_atomic(self.journal, [json.dumps(record).encode()])
 

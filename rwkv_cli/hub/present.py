@@ -148,7 +148,9 @@ def require_free(place: Path, *, force: bool) -> None:
     Raises:
         UsageError: There is another file of that name.
     """
-    if not force and (place.exists() or place.is_symlink()):
+    if place.is_symlink() and not place.exists():
+        place.unlink()  # what it led to was deleted from a cache
+    if not force and place.exists():
         raise UsageError(
             f"{place} is there already, and is not this version of it",
             hint="--force puts the new one in its place, --to FOLDER puts it elsewhere",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import resource
@@ -39,6 +40,15 @@ def test_what_the_hubs_own_tools_have_is_used_where_it_lies(bench: Bench) -> Non
     assert bench.place.is_symlink()
     assert bench.place.resolve() == blob
     assert bytes_asked(bench) == []
+
+
+def test_a_link_to_what_was_deleted_from_the_cache_is_no_obstacle(bench: Bench) -> None:
+    blob = cached(bench, bench.content)
+    bench.fetch()
+    blob.unlink()
+    bench.fetch()
+    assert not bench.place.is_symlink()
+    assert bench.place.read_bytes() == bench.content
 
 
 def test_where_links_cannot_be_made_the_path_in_the_cache_is_the_answer(
@@ -114,6 +124,24 @@ def test_a_disk_without_room_is_said_before_the_first_byte(
     with pytest.raises(StorageError, match=r"0\.0 GB are free"):
         bench.fetch()
     assert len(bytes_asked(bench)) <= 2  # the probe, at the hub and where it leads
+    assert not bench.place.exists()
+
+
+def test_bytes_whose_flush_failed_are_not_said_to_be_durable(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushes = []
+
+    def failing(handle: int) -> None:
+        flushes.append(handle)
+        raise OSError(errno.EIO, "Input/output error")
+
+    bench.liar.rate = 500_000
+    monkeypatch.setattr(os, "fdatasync", failing)
+    with pytest.raises(StorageError, match="input/output error"):
+        bench.fetch()
+    assert len(flushes) == 1
+    assert not list(bench.models.rglob("*.journal"))
     assert not bench.place.exists()
 
 
