@@ -3,7 +3,8 @@
     python benchmarks/download.py [--size 1000] [--rounds 7]
 
 Both fetch the same file from the same server, in turn; ours also flushes it to the disk and finds
-its SHA-256, which curl does not. Needs curl.
+its SHA-256, which curl does not. What each takes for a file of one byte is measured too: the rest
+of the time is the throughput. Needs curl.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ BLOCK = 1 << 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves one file, in ranges."""
+    """Serves files, in ranges."""
 
     protocol_version = "HTTP/1.1"
-    file: Path
+    folder: Path
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
-        size = self.file.stat().st_size
+        path = self.folder / self.path.rpartition("/")[2]
+        size = path.stat().st_size
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         begin, end = (int(found[1]), min(size, int(found[2]) + 1)) if found else (0, size)
         self.send_response(206 if found else 200)
@@ -44,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(end - begin))
         self.send_header("ETag", '"one"')
         self.end_headers()
-        with self.file.open("rb") as file:
+        with path.open("rb") as file:
             file.seek(begin)
             while begin < end:
                 block = file.read(min(BLOCK, end - begin))
@@ -52,9 +54,9 @@ class Handler(BaseHTTPRequestHandler):
                 begin += len(block)
 
 
-def serve(file: Path) -> None:
-    """Serve a file until killed; the port is the first line on stdout."""
-    Handler.file = file
+def serve(folder: Path) -> None:
+    """Serve a folder until killed; the port is the first line on stdout."""
+    Handler.folder = folder
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -92,31 +94,42 @@ def main() -> None:
 
 
 def compare(folder: Path, source: Path, given: argparse.Namespace) -> None:
+    small = folder / "small.pth"
+    small.write_bytes(b"x")
     server = subprocess.Popen(
-        [sys.executable, __file__, "--serve", str(source)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "--serve", str(folder)], stdout=subprocess.PIPE, text=True
     )
     assert server.stdout is not None
-    url = f"https://localhost:{int(server.stdout.readline())}/model.pth"
+    url = f"https://localhost:{int(server.stdout.readline())}"
     env = {**os.environ, "SSL_CERT_FILE": str(CERTIFICATE), "NO_PROXY": "localhost"}
-    ours, curls = [], []
+    times: dict[str, list[float]] = {}
     try:
         for _ in range(given.rounds):
-            target = folder / "curl.pth"
-            curl = ["curl", "-s", "--cacert", str(CERTIFICATE), "-o", str(target), url]
-            curls.append(timed(curl, env))
-            target.unlink()
-            to = folder / "models"
-            rwkv = [sys.executable, "-m", "rwkv_cli", "download", "-q", url, "--to", str(to)]
-            ours.append(timed([*rwkv, "--connections", given.connections], env))
-            shutil.rmtree(to)
+            for file in (small, source):
+                target, to = folder / "curl.pth", folder / "models"
+                address = f"{url}/{file.name}"
+                curl = ["curl", "-s", "--cacert", str(CERTIFICATE), "-o", str(target), address]
+                times.setdefault(f"curl {file.stem}", []).append(timed(curl, env))
+                target.unlink()
+                rwkv = [sys.executable, "-m", "rwkv_cli", "download", "-q", address]
+                rwkv += ["--to", str(to), "--connections", given.connections]
+                times.setdefault(f"rwkv {file.stem}", []).append(timed(rwkv, env))
+                shutil.rmtree(to)
     finally:
         server.kill()
-    for name, times in (("curl", curls), ("rwkv", ours)):
-        speed = given.size / statistics.median(times)
-        shown = " ".join(f"{seconds:.2f}" for seconds in times)
-        print(f"{name}: median {statistics.median(times):.2f} s, {speed:.0f} MB/s  ({shown})")
-    ratios = sorted(curl / our for curl, our in zip(curls, ours, strict=True))
-    print(f"rwkv is at {100 * statistics.median(ratios):.0f} % of curl's speed")
+    report(times, given.size)
+
+
+def report(times: dict[str, list[float]], size: int) -> None:
+    median = {name: statistics.median(seconds) for name, seconds in times.items()}
+    for name, seconds in times.items():
+        print(f"{name}: median {median[name]:.2f} s  ({' '.join(f'{s:.2f}' for s in seconds)})")
+    moving = {who: median[f"{who} source"] - median[f"{who} small"] for who in ("curl", "rwkv")}
+    for who, seconds in moving.items():
+        print(f"{who}: {size / seconds:.0f} MB/s")
+    print(f"throughput: {100 * moving['curl'] / moving['rwkv']:.0f} % of curl's")
+    whole = 100 * median["curl source"] / median["rwkv source"]
+    print(f"the whole command: {whole:.0f} % of curl's speed")
 
 
 if __name__ == "__main__":

@@ -95,8 +95,11 @@ class Transfer:
     def _oversee(self, workers: list[threading.Thread]) -> None:
         """Tell how far it is, save what came, and notice when nothing comes."""
         saved = time.monotonic()
-        while any(worker.is_alive() for worker in workers) and self._failure is None:
-            workers[0].join(_TICK) if workers[0].is_alive() else time.sleep(_TICK)
+        while self._failure is None:
+            working = next((worker for worker in workers if worker.is_alive()), None)
+            if working is None:
+                break
+            working.join(_TICK)
             now, silent = time.monotonic(), time.monotonic() - self._last_byte
             trouble = self._trouble if silent > 1 else None
             self._watch.at(self._part.done, trouble.message if trouble else "")
@@ -115,6 +118,7 @@ class Transfer:
                         hint="run the same command again: what has come is kept",
                     )
                 )
+        self._watch.at(self._part.done)
 
     def _end(self, workers: list[threading.Thread]) -> None:
         """Let everyone go, and make durable what came."""
