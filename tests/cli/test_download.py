@@ -139,6 +139,17 @@ def test_a_model_that_is_here_is_known_by_its_short_name(cli: Cli, place: Path) 
     assert str(place) in result.err
 
 
+def test_a_model_is_known_by_the_repository_it_came_from(cli: Cli) -> None:
+    cli("download", "-q", "some/gguf:Q4")
+    for name in ("some/gguf", "some/gguf:a-Q4_0.gguf"):
+        result = cli("generate", "-m", name, "hi")
+        assert (result.code, "a-Q4_0.gguf" in result.err) == (6, True)
+    result = cli("generate", "-m", "other/repo", "hi")
+    assert (result.code, "rwkv download other/repo" in result.err) == (3, True)
+    for path in ("other/file.pth", "./other", "~/other", "/other"):
+        assert "rwkv download" not in cli("generate", "-m", path, "hi").err
+
+
 def test_at_a_terminal_the_question_comes_before_any_byte(
     env: dict[str, str], liar: Liar, place: Path
 ) -> None:
