@@ -19,7 +19,8 @@ from rwkv_cli.hub.part import require_room
 from rwkv_cli.hub.patience import insist
 from rwkv_cli.hub.sharing import alone
 from rwkv_cli.hub.sidecar import Sidecar
-from rwkv_cli.hub.wanted import Wanted, safe_name
+from rwkv_cli.hub.trouble import MissingError
+from rwkv_cli.hub.wanted import WEIGHTS, Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
 from rwkv_cli.hub.web import Web
 
@@ -124,14 +125,13 @@ class Fetcher:
         self.watch.say(f"asking {self.endpoint.partition('://')[2]} for {wanted.repo}")
         try:
             return insist(lambda: ask(web, self.endpoint, wanted.repo, wanted.revision), self.watch)
-        except RwkvError as error:
-            entry = wanted.entry
-            if entry is None or not entry.file or not isinstance(error, StorageError):
+        except MissingError:
+            if not wanted.file.endswith(WEIGHTS):
                 raise
-            if "(404)" not in error.message:
-                raise
-            file = Remote(entry.file, None, entry.sha256)
-            return Listing(wanted.repo, wanted.revision or "main", (file,), entry.licence)
+            digest = wanted.entry.sha256 if wanted.entry else None
+            licence = wanted.entry.licence if wanted.entry else None
+            file = Remote(wanted.file, None, digest)
+            return Listing(wanted.repo, wanted.revision or "main", (file,), licence)
 
     def _offline(self, wanted: Wanted) -> Path:
         found = present.remembered(self.folder, wanted)

@@ -26,6 +26,10 @@ class NoNameError(Trouble):
     """The name of a host is not known."""
 
 
+class MissingError(StorageError):
+    """The server has nothing of that name."""
+
+
 def of_status(status: int, headers: Mapping[str, str], host: str, what: str) -> RwkvError | None:
     """Say what a status means; None when it is one that brings bytes."""
     if status in (200, 206):
@@ -41,7 +45,7 @@ def of_status(status: int, headers: Mapping[str, str], host: str, what: str) -> 
             hint="accept its terms on its page on huggingface.co, if it has any; then set HF_TOKEN",
         )
     if status in (404, 410):
-        return StorageError(
+        return MissingError(
             f"{host} has no {what} ({status})", hint="rwkv download --list shows what there is"
         )
     if status == 416:

@@ -49,6 +49,13 @@ def test_a_mirror_without_an_api_is_enough_for_a_file_of_the_catalogue(bench: Be
     assert bench.fetch("0.1b").read_bytes() == data
 
 
+def test_without_an_api_the_digest_that_the_hub_itself_names_is_held_to(bench: Bench) -> None:
+    bench.liar.api = False
+    bench.fetch()
+    note = json.loads((bench.models / f"{FILE}.json").read_text())
+    assert (note["verified"], note["revision"]) == (True, "c" * 40)
+
+
 def test_a_url_of_anywhere_is_fetched_and_not_called_verified(bench: Bench) -> None:
     bench.fetch(f"{bench.liar.cdn}/{REPO}/cdn/x/{FILE}?token=1")
     note = json.loads((bench.models / f"{FILE}.json").read_text())
