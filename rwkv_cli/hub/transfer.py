@@ -111,13 +111,7 @@ class Transfer:
                 self._saving = threading.Thread(target=self._guarded, args=(self._part.save,))
                 self._saving.start()
             if self._give_up and silent > self._give_up:
-                why = f": {self._trouble.message}" if self._trouble else ""
-                self._fail(
-                    StorageError(
-                        f"no byte came for {silent / 60:.0f} minutes{why}",
-                        hint="run the same command again: what has come is kept",
-                    )
-                )
+                self._fail(_given_up(silent, self._trouble))
         self._watch.at(self._part.done)
 
     def _end(self, workers: list[threading.Thread]) -> None:
@@ -261,6 +255,14 @@ class Transfer:
             self._part.write(piece.at, block)
             piece.at += len(block)
             self._last_byte = time.monotonic()
+
+
+def _given_up(silent: float, trouble: Trouble | None) -> StorageError:
+    """Say that nothing came, and why."""
+    span = f"{silent / 60:.0f} minutes" if silent >= 120 else f"{silent:.0f} seconds"
+    why = f": {trouble.message}" if trouble else ""
+    hint = "run the same command again: what has come is kept"
+    return StorageError(f"no byte came for {span}{why}", hint=hint)
 
 
 class _Held:

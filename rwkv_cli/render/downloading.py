@@ -118,11 +118,12 @@ class DownloadView:
             parts = [name, amount(self._shown), f"{amount(rate)}/s"]
         else:
             share = f"{100 * self._shown // self._total if self._total else 100:3d} %"
-            bar = _bar(self._shown, self._total, 16) if self._live and width > _WIDE else ""
+            wide = self._live and width > _WIDE and not state
+            bar = _bar(self._shown, self._total, 16) if wide else ""
             of = f"{amount(self._shown)}/{amount(self._total)}"
             speed = "" if state else f"{amount(rate)}/s"
             parts = [share, bar, of, speed, clock(left) + " left" if left and not state else ""]
-            if width < _NARROW:
+            if width < _NARROW or (state and self._live):
                 parts = [share, of if width > 45 else "", speed]
             parts.insert(0, name)
         parts = [part for part in (*parts, safe(state)) if part]
