@@ -30,6 +30,7 @@ class Handler(BaseHTTPRequestHandler):
     """Serves files, in ranges."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     folder: Path
 
     def log_message(self, format: str, *args: object) -> None:

@@ -81,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers for the hub and for the host of the bytes."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     liar: Liar
     name: str
 
