@@ -87,9 +87,7 @@ _MODEL = (
     _model("-m", "--model", metavar="MODEL", help="Weights file, installed model or 'demo'."),
     _model("--tokenizer", metavar="NAME|FILE", help="Instead of the one the vocabulary tells."),
     _model("--template", metavar="NAME", help="Chat format: world, g1, raven, pile, demo."),
-    _model(
-        "--strategy", metavar="TEXT", help="'auto', or devices as in 'cuda fp16 *9 -> cpu fp32'."
-    ),
+    _model("--strategy", metavar="TEXT", help="'auto', or as in 'cuda fp16 *9 -> cpu fp32'."),
     _model("--vram-budget", type=NUMBER, metavar="N", help="Most bytes of a card, such as 3g."),
     _model("--ram-budget", type=NUMBER, metavar="N", help="Most bytes of memory, such as 8g."),
     _model("--device", metavar="DEVICE", help="Such as cpu, cuda or mps."),

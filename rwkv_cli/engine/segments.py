@@ -181,6 +181,8 @@ def settle(segments: Sequence[Segment], total: int) -> tuple[Segment, ...]:
     end = 0
     for segment, (kept, streamed) in zip(segments, shares, strict=True):
         end += kept + streamed
+        if not kept + streamed:
+            continue
         # The head is never streamed, and to a CPU there is nothing to bring.
         moving = 0 if segment.device == "cpu" else streamed - (streamed > 0 and end == total)
         count = kept if moving else kept + streamed
@@ -189,8 +191,7 @@ def settle(segments: Sequence[Segment], total: int) -> tuple[Segment, ...]:
         if before and not before.streams and _alike(before, one):
             one = replace(one, count=(before.count or 0) + count)
             found.pop()
-        if kept + streamed:
-            found.append(one)
+        found.append(one)
     return tuple(found)
 
 
