@@ -227,10 +227,16 @@ def _because(plan: Plan, tried: Sequence[Plan]) -> Plan:
 
 def _nothing_fits(file: ModelFile, tried: Sequence[Plan]) -> LimitError:
     """Say what is missing, and what would fit."""
-    least = min(tried, key=lambda plan: max(plan.lacking.values()))
+    least = min(tried, key=lambda plan: sum(plan.lacking.values()))
+    weights = sum(row.resident for row in least.rows)
+    spare = least.free["cpu"] - (least.peaks["cpu"] - weights)
+    hint = "close other programs, or allow more memory"
+    if spare > 0:
+        hint += f"; a model of {spare / weights:.0%} of this one's size would fit as it is"
     return LimitError(
-        f"{file.checkpoint.path}: does not fit into memory: {least.strategy_text}: {least.why}",
-        hint="close other programs, or choose a smaller model",
+        f"{file.checkpoint.path}: does not fit into memory, not even as "
+        f"{least.strategy_text!r}: {least.why}",
+        hint=hint,
     )
 
 
