@@ -38,7 +38,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the ran
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best there is' -x
@@ -75,7 +77,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best there is' -x
@@ -108,7 +112,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, sho
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best there is' -x
@@ -139,7 +145,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against a
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d '’auto’, or devices as in ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l dtype -d 'Precisions of the weights' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l engine -d 'native, torch or both' -x

@@ -168,8 +168,8 @@ def machine(ram: float, vram: float | None = None, link: float = 25e9) -> Machin
         (machine(12), "cpu fp16i4"),
         (machine(64, 40), "cuda fp16"),
         (machine(64, 20), "cuda fp16i8"),
-        (machine(12, 8), "cuda fp16i8 *28+"),
-        (machine(64, 8, link=60e9), "cuda fp16i8 *28+"),
+        (machine(12, 8), "cuda fp16i8 *29+"),
+        (machine(64, 8, link=60e9), "cuda fp16i8 *29+"),
         (machine(64, 8, link=1e9), "cpu bf16"),
         (machine(64, 0.2), "cpu bf16"),
     ],
@@ -201,7 +201,7 @@ def test_budgets_bound_what_is_chosen(large: ModelFile) -> None:
 def test_a_plan_that_does_not_fit_says_what_is_missing(large: ModelFile) -> None:
     plan = plan_for(large, "cuda fp16", machine=machine(64, 8))
     assert not plan.fits
-    assert plan.why == "cuda needs 27.4 GB and has 8.0 GB"
+    assert plan.why == "cuda needs 26.9 GB and has 8.0 GB"
     assert plan_for(large, "cuda:1 fp16", machine=machine(64, 8)).seconds_per_token is None
 
 
@@ -217,9 +217,9 @@ def test_a_strategy_follows_from_the_plan(
     monkeypatch.setattr("rwkv_cli.engine.plan.this_machine", lambda threads: found[0])
     monkeypatch.setattr("rwkv_cli.engine.plan.torch_with_cuda", lambda: True)
     chosen, notice = automatic(large, Strategy(auto=True, threads=3))
-    assert (chosen.threads, chosen.auto, written(chosen.segments)) == (3, False, "cuda fp16i8 *28+")
+    assert (chosen.threads, chosen.auto, written(chosen.segments)) == (3, False, "cuda fp16i8 *29+")
     assert notice is not None
-    assert notice.startswith("Running as 'cuda fp16i8 *28+': cuda fp16: cuda needs")
+    assert notice.startswith("Running as 'cuda fp16i8 *29+': cuda fp16: cuda needs")
     chosen, notice = automatic(large, Strategy(auto=True), cards=False)
     assert chosen == Strategy("cpu", "int4")
     found[0] = machine(64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -114,7 +114,7 @@ def test_every_layer_has_one_place_and_the_settled_text_says_the_same(
     settled = settle(found, layers + 1)
     assert places(parse_segments(written(settled)), layers + 1) == where
     assert settle(settled, layers + 1) == settled
-    for one, next_one in zip(settled, settled[1:], strict=False):
+    for one, next_one in pairwise(settled):
         assert one.streams or (one.device, one.dtype, one.floats) != (
             next_one.device, next_one.dtype, next_one.floats,
         )  # fmt: skip
