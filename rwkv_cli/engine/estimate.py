@@ -207,6 +207,9 @@ def _peaks(
     for row in rows:
         peaks[row.device] += row.resident + row.state
         peaks["cpu"] += row.streamed
+    if engine == "cuda" and where[0].bits:  # a prefill unpacks matrices, into one for each shape
+        letters = file.dims.letters
+        work += 2 * file.dims.width * (2 * letters["F"] + letters["A"])
     for device in {place.device for place in where}:
         moved = [part.streamed for place, part in zip(where[:-1], sizes.layers, strict=True)
                  if place.device == device and place.streamed]  # fmt: skip
@@ -271,10 +274,10 @@ def _told(plan: Plan) -> Plan:
     if plan.fits:
         return plan
     parts = [
-        f"{device} needs {amount(plan.peaks[device])} and has {amount(plan.free[device])}"
+        f"{amount(plan.peaks[device])} on {device}, where {amount(plan.free[device])} are free"
         for device in plan.lacking
     ]
-    return replace(plan, why="; ".join(parts))
+    return replace(plan, why=f"needs {' and '.join(parts)}")
 
 
 def amount(nbytes: int) -> str:

@@ -221,7 +221,7 @@ def _because(plan: Plan, tried: Sequence[Plan]) -> Plan:
     """Add to a choice why nothing better was taken."""
     if not tried:
         return plan
-    reasons = [f"{other.strategy_text}: {other.why}" for other in tried]
+    reasons = [f"{other.strategy_text!r} {other.why}" for other in tried]
     return replace(plan, why="; ".join(reasons))
 
 
@@ -231,11 +231,11 @@ def _nothing_fits(file: ModelFile, tried: Sequence[Plan]) -> LimitError:
     weights = sum(row.resident for row in least.rows)
     spare = least.free["cpu"] - (least.peaks["cpu"] - weights)
     hint = "close other programs, or allow more memory"
-    if spare > 0:
+    if spare > weights / 20:
         hint += f"; a model of {spare / weights:.0%} of this one's size would fit as it is"
     return LimitError(
         f"{file.checkpoint.path}: does not fit into memory, not even as "
-        f"{least.strategy_text!r}: {least.why}",
+        f"{least.strategy_text!r}, which {least.why}",
         hint=hint,
     )
 

@@ -194,14 +194,14 @@ def test_budgets_bound_what_is_chosen(large: ModelFile) -> None:
     assert choose(large, rich, Budgets(vram=0, ram=20 * GB)).strategy_text == "cpu fp16i8"
     with pytest.raises(LimitError) as caught:
         choose(large, rich, Budgets(vram=0, ram=5 * GB))
-    assert "not even as 'cpu fp16i4': cpu needs" in caught.value.message
+    assert "not even as 'cpu fp16i4', which needs" in caught.value.message
     assert "would fit" in (caught.value.hint or "")
 
 
 def test_a_plan_that_does_not_fit_says_what_is_missing(large: ModelFile) -> None:
     plan = plan_for(large, "cuda fp16", machine=machine(64, 8))
     assert not plan.fits
-    assert plan.why == "cuda needs 26.9 GB and has 8.0 GB"
+    assert plan.why == "needs 26.9 GB on cuda, where 8.0 GB are free"
     assert plan_for(large, "cuda:1 fp16", machine=machine(64, 8)).seconds_per_token is None
 
 
@@ -219,7 +219,7 @@ def test_a_strategy_follows_from_the_plan(
     chosen, notice = automatic(large, Strategy(auto=True, threads=3))
     assert (chosen.threads, chosen.auto, written(chosen.segments)) == (3, False, "cuda fp16i8 *29+")
     assert notice is not None
-    assert notice.startswith("Running as 'cuda fp16i8 *29+': cuda fp16: cuda needs")
+    assert notice.startswith("Running as 'cuda fp16i8 *29+': 'cuda fp16' needs")
     chosen, notice = automatic(large, Strategy(auto=True), cards=False)
     assert chosen == Strategy("cpu", "int4")
     found[0] = machine(64)

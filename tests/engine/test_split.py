@@ -83,7 +83,7 @@ def test_split_and_streamed_runs_equal_the_unsplit_one_bit_for_bit(
     files: Files, version: str, bits: int | None
 ) -> None:
     file = open_model(files(version))
-    for floats in ("fp16", "fp32"):
+    for floats in ("fp16",) if bits else ("fp16", "fp32"):
         whole = split_engine(file, [Place("cpu", floats, bits)] * TOTAL)
         expected = run(whole)
         if bits is None:
@@ -224,9 +224,8 @@ def test_a_product_with_few_bits_is_that_with_the_widened_matrix(bits: int) -> N
     made = quantize(weights, bits, torch.float32)
     exact = x.double() @ made.rows(0, 700, torch.float32).double().t()
     assert distance(linear(x, made).numpy(), exact.numpy()) < 1e-6
-    assert torch.isfinite(
-        quantize(torch.zeros(2, 64), bits, torch.float32).rows(0, 2, torch.half)
-    ).all()
+    nothing = quantize(torch.zeros(2, 64), bits, torch.float32)
+    assert not nothing.rows(0, 2, torch.half).any()
 
 
 def test_torch_runs_few_bits_in_one_place_too(files: Files) -> None:
