@@ -129,15 +129,13 @@ class _Builder:
             for full, axes in later.items()
         }
         room = waiting(p, shapes, floats, place.device)
-        # Quantized by the device that will use them: the same bits as without streaming.
-        source = loader if place.bits else self._loader(Place("cpu", place.floats))
         for full, axes in later.items():
-            found = source.weight(full, axes)
-            tensors = (found.codes, found.scales) if isinstance(found, Quantized) else (found,)
-            for part, tensor in zip(room.parts[short[full]][0], tensors, strict=True):
-                part.of(room.flat).copy_(tensor)
-            del found, tensors
-            self.file.checkpoint.release(self.file.checkpoint.tensors[full])
+            parts = [part.of(room.flat) for part in room.parts[short[full]][0]]
+            if len(parts) == 1:
+                loader.fill(full, axes, parts[0])
+            else:
+                # Quantized by the device that will use it: the same bits as without streaming.
+                loader.fill_quantized(full, axes, Quantized(parts[0], parts[1], floats))
         return room
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, arch_module
 from rwkv_cli.arch.stack import Stack
 from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
 from rwkv_cli.engine.footprint import can_quantize, is_matrix, layer_params
-from rwkv_cli.ops.quantized import Quantized, quantize
+from rwkv_cli.ops.quantized import Quantized, put, room_for
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STORED = {
@@ -22,6 +23,8 @@ _STORED = {
     "F16": torch.float16,
     "F64": torch.float64,
 }
+
+_PIECE = 32 << 20  # bytes of a tensor that are converted at once
 
 Progress = Callable[[int], None]
 Weight = torch.Tensor | Quantized
@@ -100,22 +103,25 @@ class Loader:
 
     def tensor(self, name: str, axes: str) -> torch.Tensor:
         """Load one tensor as floats: matrices in the weights' precision, vectors and per-head
-        tables in float32.
+        tables in float32. One that is in the wanted form is used where it lies.
         """
-        raw = self.checkpoint.tensors[name]
-        mapped = _view(raw.plain())
-        where = mapped.data_ptr()
-        if where % mapped.element_size():
-            mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
-        shape = fit_rank(raw.shape, len(axes.split()))
-        assert shape is not None, name  # detection compared every shape
+        raw, shape = self._found(name, axes)
         target = (self.dtype or _natural(raw)) if is_matrix(axes) else torch.float32
-        loaded = mapped.reshape(shape).to(device=self.device, dtype=target)
-        if loaded.data_ptr() != where:
-            self.checkpoint.release(raw)
-        if self.progress:
-            self.progress(raw.nbytes)
+        if torch.device(self.device).type == "cpu" and raw.derive is None:
+            mapped = _view(raw)
+            if mapped.dtype == target and mapped.data_ptr() % mapped.element_size() == 0:
+                self._told(raw)
+                return mapped.reshape(shape)
+        loaded = torch.empty(shape, dtype=target, device=self.device)
+        self.fill(name, axes, loaded)
         return loaded
+
+    def fill(self, name: str, axes: str, target: torch.Tensor) -> None:
+        """Load one tensor as floats into memory that is there already."""
+        raw, shape = self._found(name, axes)
+        for begin, rows in self._pieces(raw, shape):
+            target[begin : begin + len(rows)].copy_(rows)
+        self._told(raw)
 
     def weight(self, name: str, axes: str) -> Weight:
         """Load one tensor as the precision wants it: a large matrix may be quantized, the head in 8
@@ -123,12 +129,46 @@ class Loader:
         """
         if not self.bits or not is_matrix(axes) or not can_quantize(name, self.dims.shape(axes)):
             return self.tensor(name, axes)
-        floats = self.tensor(name, axes)
+        raw, shape = self._found(name, axes)
         bits = 8 if name == "head.weight" else self.bits
-        found = quantize(floats, bits, self.dtype or floats.dtype)
-        if floats.device.type == "cpu":
-            self.checkpoint.release(self.checkpoint.tensors[name])
-        return found
+        floats = self.dtype or _natural(raw)
+        made = room_for((shape[0], shape[1]), bits, floats, self.device)
+        self.fill_quantized(name, axes, made)
+        return made
+
+    def fill_quantized(self, name: str, axes: str, target: Quantized) -> None:
+        """Quantize one tensor, on the device, into memory that is there already."""
+        raw, shape = self._found(name, axes)
+        for begin, rows in self._pieces(raw, shape):
+            put(target, begin, rows.to(device=self.device, dtype=target.dtype))
+        self._told(raw)
+
+    def _found(self, name: str, axes: str) -> tuple[RawTensor, tuple[int, ...]]:
+        raw = self.checkpoint.tensors[name]
+        shape = fit_rank(raw.shape, len(axes.split()))
+        assert shape is not None, name  # detection compared every shape
+        return raw, shape
+
+    def _pieces(self, raw: RawTensor, shape: tuple[int, ...]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Give a tensor some rows at a time, with the number of the first; the memory behind them
+        is given back at once.
+        """
+        mapped = _view(raw.plain())
+        size = mapped.element_size()
+        misplaced = mapped.data_ptr() % size  # files may place a tensor at any byte
+        rows = mapped.reshape(shape)
+        width = max(1, rows[0].numel()) * size
+        step = max(1, _PIECE // width)
+        for begin in range(0, shape[0], step):
+            piece = rows[begin : begin + step]
+            yield begin, piece.clone() if misplaced else piece
+            if raw.derive is None:
+                behind = raw.data[begin * width : (begin + step) * width]
+                self.checkpoint.release(replace(raw, data=behind))
+
+    def _told(self, raw: RawTensor) -> None:
+        if self.progress:
+            self.progress(raw.nbytes)
 
 
 def _natural(raw: RawTensor) -> torch.dtype:

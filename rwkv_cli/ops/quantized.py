@@ -7,7 +7,6 @@ around zero, times a scale that may be negative. Both are the formats of the nat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -51,18 +50,25 @@ class Quantized:
             values = codes.to(dtype)
         return (grouped(values) * scales.to(dtype).unsqueeze(-1)).flatten(-2)
 
-    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Quantized:
-        """Change both of its tensors, such as by moving them to a device."""
-        return Quantized(change(self.codes), change(self.scales), self.dtype)
-
 
 def grouped(x: torch.Tensor, size: int = GROUP) -> torch.Tensor:
     """Part the last axis into groups: (..., I / size, size)."""
     return x.reshape(*x.shape[:-1], -1, size)
 
 
+def room_for(
+    shape: tuple[int, int], bits: int, dtype: torch.dtype, device: torch.device | str
+) -> Quantized:
+    """Make a matrix (O, I) of 8 or 4 bits, I a multiple of 32, that is still to be filled."""
+    outputs, inputs = shape
+    kind = torch.int8 if bits == 8 else torch.uint8
+    codes = torch.empty(outputs, inputs * bits // 8, dtype=kind, device=device)
+    scales = torch.empty(outputs, inputs // GROUP, dtype=torch.float16, device=device)
+    return Quantized(codes, scales, dtype)
+
+
 def quantize(matrix: torch.Tensor, bits: int, dtype: torch.dtype) -> Quantized:
-    """Quantize a matrix (O, I), I a multiple of 32, a few rows at a time.
+    """Quantize a matrix (O, I), I a multiple of 32.
 
     Args:
         matrix: Floats of any precision.
@@ -70,19 +76,21 @@ def quantize(matrix: torch.Tensor, bits: int, dtype: torch.dtype) -> Quantized:
         dtype: What it is to be multiplied in where there are tensor cores.
     """
     outputs, inputs = matrix.shape
-    per_byte = 8 // bits
-    kind = torch.int8 if bits == 8 else torch.uint8
-    codes = torch.empty(outputs, inputs // per_byte, dtype=kind, device=matrix.device)
-    scales = torch.empty(outputs, inputs // GROUP, dtype=torch.float16, device=matrix.device)
-    at_once = _ON_CPU if matrix.device.type == "cpu" else _ON_CARD
-    step = max(1, at_once * GROUP // inputs)
-    encode = _eight if bits == 8 else _four
-    for begin in range(0, outputs, step):
-        groups = grouped(matrix[begin : begin + step].float())
-        found, scale = encode(groups)
-        codes[begin : begin + step] = found.flatten(-2)
-        scales[begin : begin + step] = scale
-    return Quantized(codes, scales, dtype)
+    made = room_for((outputs, inputs), bits, dtype, matrix.device)
+    put(made, 0, matrix)
+    return made
+
+
+def put(target: Quantized, begin: int, rows: torch.Tensor) -> None:
+    """Quantize rows of floats, where they are, into those of a matrix from `begin` on."""
+    encode = _eight if target.codes.dtype == torch.int8 else _four
+    at_once = _ON_CPU if rows.device.type == "cpu" else _ON_CARD
+    step = max(1, at_once * GROUP // rows.shape[1])
+    for start in range(0, len(rows), step):
+        found, scale = encode(grouped(rows[start : start + step].float()))
+        first = begin + start
+        target.codes[first : first + len(found)].copy_(found.flatten(-2))
+        target.scales[first : first + len(scale)].copy_(scale)
 
 
 def _eight(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
