@@ -23,13 +23,15 @@ from rwkv_cli.engine.segments import Place, Segment, places, written
 # What a process needs beside weights and state: code, buffers, a context on a card.
 _CODE = {"native": 80 << 20, "torch": 350 << 20, "cuda": 500 << 20}
 _CONTEXT = 500 << 20
+_PIECES = 64 << 20
 _CHUNK = {"native": 144, "torch": 256, "cuda": 1024}  # tokens of a prefill computed at once
 _STAGES = 2  # layers of a streamed segment that are on the device at a time
 
 # Shares of the bytes a second that memory gives, by engine and device; from measurements.
 _REACHED = {"native": 0.9, "cuda": 0.7, "torch": 0.55}
-_HALF_ON_CPU = 0.25  # of that rate where torch widens half-precision weights on a processor
-_QUANTIZED_ON_CPU = 0.06
+_QUANTIZED_NATIVE = 0.83
+# Where torch widens weights on a processor before it multiplies.
+_ON_CPU = {"fp32": 0.55, "bf16": 0.3, "fp16": 0.3, "i8": 0.12, "i4": 0.03}
 _LAYER_SECONDS = {"native": 2e-5, "cuda": 1.5e-5, "torch": 5e-4}  # of work that no byte explains
 # Of the weights of a layer, what a token of a trained model reads: the channel-mixing's value
 # matrix is a third of a layer, and most of what enters it is zero.
@@ -200,7 +202,8 @@ def _peaks(
     file: ModelFile, sizes: Footprint, rows: Sequence[Row], engine: str, where: list[Place]
 ) -> dict[str, int]:
     """Add up each device: weights, state, what is computed with, and on the host what waits."""
-    peaks = {"cpu": _CODE[engine] + sizes.largest}
+    # Torch converts in pieces, the library whole tensors.
+    peaks = {"cpu": _CODE[engine] + (sizes.largest if engine == "native" else _PIECES)}
     work = working_bytes(file, engine)
     for device in {row.device for row in rows} - {"cpu"}:
         peaks[device] = _CONTEXT
@@ -262,11 +265,11 @@ def _seconds(file: ModelFile, rows: Sequence[Row], engine: str, machine: Machine
 
 
 def _reached(row: Row, engine: str) -> float:
-    reached = _REACHED[engine]
-    if engine == "torch" and row.device == "cpu" and row.dtype != "fp32":
-        quantized = row.dtype.endswith(("i8", "i4"))
-        return _QUANTIZED_ON_CPU if quantized else reached * _HALF_ON_CPU
-    return reached
+    if engine == "torch" and row.device == "cpu":
+        return _ON_CPU[row.dtype[4:] or row.dtype]
+    if engine == "native" and row.dtype.startswith("int"):
+        return _QUANTIZED_NATIVE
+    return _REACHED[engine]
 
 
 def _told(plan: Plan) -> Plan:

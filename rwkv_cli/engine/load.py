@@ -9,6 +9,7 @@ import numpy as np
 
 from rwkv_cli.engine.footprint import is_coded, stored_floats
 from rwkv_cli.engine.identity import Identity, describe
+from rwkv_cli.engine.memory import Budgets
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
 from rwkv_cli.engine.placement import QUANTIZED, why_unsupported
@@ -101,6 +102,9 @@ def _automatic(
     """Make the engine that suits the memory of this machine; a card that cannot be used after all
     is done without.
     """
+    if is_small(file.checkpoint.path) and strategy.budgets == Budgets():
+        # So small a model fits anywhere, and no card makes it faster: nothing to plan.
+        return _engine(file, replace(strategy, auto=False), progress)
     from rwkv_cli.engine.plan import automatic
 
     chosen, notice = automatic(file, strategy)
@@ -132,9 +136,12 @@ def usual_threads(path: Path) -> int:
     A token of a small model is too little work to share: threads would wait for each other more
     than they gain, and badly so on a busy machine.
     """
-    if path.is_file() and path.stat().st_size < _SMALL:
-        return 1
-    return default_threads()
+    return 1 if is_small(path) else default_threads()
+
+
+def is_small(path: Path) -> bool:
+    """Tell whether a model is so small that neither threads nor a card make it faster."""
+    return path.is_file() and path.stat().st_size < _SMALL
 
 
 def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:

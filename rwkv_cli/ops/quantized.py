@@ -8,8 +8,10 @@ around zero, times a scale that may be negative. Both are the formats of the nat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 GROUP = 32
 CODEBOOK = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -43,12 +45,17 @@ class Quantized:
         """Give some rows as floats, (end - begin, I)."""
         codes, scales = self.codes[begin:end], self.scales[begin:end]
         if codes.dtype == torch.uint8:
-            book = torch.tensor(CODEBOOK, dtype=dtype, device=codes.device)
-            pairs = torch.stack((codes & 15, codes >> 4), dim=-1)
-            values = book[pairs.flatten(-2).int()]
+            values = F.embedding(codes.int(), _pairs(dtype, codes.device)).flatten(-2)
         else:
             values = codes.to(dtype)
         return (grouped(values) * scales.to(dtype).unsqueeze(-1)).flatten(-2)
+
+
+@cache
+def _pairs(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Give the two numbers that each byte of 4-bit codes stands for, (256, 2)."""
+    both = [[CODEBOOK[byte & 15], CODEBOOK[byte >> 4]] for byte in range(256)]
+    return torch.tensor(both, dtype=dtype, device=device)
 
 
 def grouped(x: torch.Tensor, size: int = GROUP) -> torch.Tensor:
