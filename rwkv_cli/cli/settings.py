@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cli.cli.options import whole_number
-from rwkv_cli.engine.memory import Budgets
-from rwkv_cli.engine.strategy import Strategy, choose_strategy
+from rwkv_cli.engine.strategy import Budgets, Strategy, choose_strategy
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import reason
 from rwkv_cli.places import config_file

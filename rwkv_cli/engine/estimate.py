@@ -16,9 +16,10 @@ from rwkv_cli.engine.footprint import (
     state_bytes,
     torch_footprint,
 )
-from rwkv_cli.engine.memory import Budgets, Machine
+from rwkv_cli.engine.memory import Machine
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.segments import Place, Segment, places, written
+from rwkv_cli.engine.strategy import Budgets
 
 # What a process needs beside weights and state: code, buffers, a context on a card.
 _CODE = {"native": 80 << 20, "torch": 350 << 20, "cuda": 500 << 20}
@@ -285,4 +286,4 @@ def _told(plan: Plan) -> Plan:
 
 def amount(nbytes: int) -> str:
     """Write bytes for people."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:.0f} MB"
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

@@ -10,13 +10,19 @@ from math import prod
 
 from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives, state_shapes
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.placement import QUANTIZED, Placement, packed_size, placements, wanted
+from rwkv_cli.engine.placement import (
+    QUANTIZED,
+    Placement,
+    natural_floats,
+    packed_size,
+    placements,
+    wanted,
+)
 from rwkv_cli.engine.segments import Place
 
 GROUP = 32  # weights that share a scale
 FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
-_NATURAL = {"F32": "fp32", "F64": "fp32", "BF16": "bf16", "F16": "fp16"}
 _RANKS = 8  # the CUDA engine fills low ranks up to a multiple of it
 # Parameters that `prepare` of a version makes another of.
 _DERIVED = {
@@ -64,19 +70,6 @@ class Footprint:
     layers: tuple[Bytes, ...]
     head: Bytes
     largest: int
-
-
-def stored_floats(file: ModelFile) -> str:
-    """Name the float precision nearest to what a file has; fp16 for one of fewer bits."""
-    if file.packed:
-        return "fp16"
-    raw = file.checkpoint.tensors["head.weight"]
-    return "fp16" if raw.coding else _NATURAL.get(raw.dtype, "fp16")
-
-
-def is_coded(file: ModelFile) -> bool:
-    """Tell whether a file has matrices of fewer bits than a float."""
-    return any(raw.coding for raw in file.checkpoint.tensors.values())
 
 
 def state_bytes(arch: Arch, dims: Dims) -> int:
@@ -127,7 +120,10 @@ def torch_footprint(
     for name in ("ln_out.weight", "ln_out.bias", "head.weight"):
         head += _on_torch(file, name, GLOBAL_PARAMS[name], places[-1])
     shape = file.dims.shape(GLOBAL_PARAMS["emb.weight"])
-    size = prod(shape) * FLOAT_BYTES[embedding or torch_floats(file, "emb.weight")]
+    size = (
+        prod(shape)
+        * FLOAT_BYTES[embedding or natural_floats(file.checkpoint.tensors["emb.weight"])]
+    )
     row = size // shape[0]
     return Footprint(Bytes(size, 0, row), tuple(layers), head, _largest(file))
 
@@ -140,12 +136,6 @@ def layer_params(arch: Arch, names: Collection[str], layer: int) -> Iterator[tup
                 yield name, axes
 
 
-def torch_floats(file: ModelFile, name: str) -> str:
-    """Give the float precision that torch keeps a matrix in when nobody asks for another."""
-    raw = file.checkpoint.tensors[name]
-    return "fp16" if raw.coding else _NATURAL.get(raw.dtype, "fp16")
-
-
 def _on_torch(file: ModelFile, name: str, axes: str, place: Place) -> Bytes:
     shape = file.dims.shape(axes)
     if not is_matrix(axes):
@@ -156,7 +146,9 @@ def _on_torch(file: ModelFile, name: str, axes: str, place: Place) -> Bytes:
         bits = 8 if name == "head.weight" else place.bits
         size = quantized_bytes(shape, bits)
     else:
-        size = prod(shape) * FLOAT_BYTES[place.floats or torch_floats(file, name)]
+        size = (
+            prod(shape) * FLOAT_BYTES[place.floats or natural_floats(file.checkpoint.tensors[name])]
+        )
     if place.streamed and streams(name, axes):
         return Bytes(0, size, size)
     return Bytes(size, 0, size)

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_cli.engine.footprint import is_coded, stored_floats
 from rwkv_cli.engine.identity import Identity, describe
-from rwkv_cli.engine.memory import Budgets
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
-from rwkv_cli.engine.placement import QUANTIZED, why_unsupported
+from rwkv_cli.engine.placement import QUANTIZED, is_coded, natural_floats, why_unsupported
 from rwkv_cli.engine.protocol import Engine
-from rwkv_cli.engine.segments import Segment, settle
-from rwkv_cli.engine.strategy import Strategy
+from rwkv_cli.engine.strategy import Budgets, Strategy
 from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
 from rwkv_cli.errors import LimitError, RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
@@ -123,6 +120,8 @@ def _settled(file: ModelFile, strategy: Strategy) -> Strategy:
     """Write out how many layers each segment gets; where one gets all of them, it is no more than a
     device and a precision.
     """
+    from rwkv_cli.engine.segments import settle
+
     segments = settle(strategy.segments, file.dims.layers + 1)
     first = segments[0]
     if len(segments) == 1 and not first.streams:
@@ -185,12 +184,17 @@ def _native(
     pool = Pool(strategy.threads or usual_threads(file.checkpoint.path))
     notices: list[str] = []
     # A file of fewer bits is packed once, and kept, as if int8 had been asked for.
-    wanted = strategy.dtype or ("int8" if is_coded(file) else None)
+    wanted = strategy.dtype or ("int8" if is_coded(file.checkpoint.tensors) else None)
     file, tensors = packed_or_cached(file, wanted, pool, progress, notices.append)
-    dtype = file.packed.dtype if file.packed else wanted or stored_floats(file)
+    dtype = file.packed.dtype if file.packed else wanted or _floats(file)
     start = start_state(file)
     engine = NativeEngine(tensors, file.arch, file.dims, pool, dtype=dtype, start=start)
     return engine, notices[0] if notices else None
+
+
+def _floats(file: ModelFile) -> str:
+    """Name the float precision of a file, which is that of its head."""
+    return natural_floats(file.checkpoint.tensors["head.weight"])
 
 
 def _cuda(
@@ -227,6 +231,8 @@ def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> En
         dtype, threads = strategy.dtype or "fp32", strategy.threads or 1
         strategy = replace(strategy, dtype=dtype, threads=threads)
     if strategy.dtype in QUANTIZED:
-        one = Segment(strategy.device, stored_floats(file), int(strategy.dtype.removeprefix("int")))
+        from rwkv_cli.engine.segments import Segment, settle
+
+        one = Segment(strategy.device, _floats(file), int(strategy.dtype.removeprefix("int")))
         strategy = replace(strategy, segments=settle((one,), file.dims.layers + 1))
     return torch_engine(file, strategy, progress)

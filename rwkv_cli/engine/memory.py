@@ -61,14 +61,6 @@ class Machine:
         return next((card for card in self.cards if card.device == full), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What a user allows a model to take, in bytes; None is all that is free."""
-
-    vram: int | None = None
-    ram: int | None = None
-
-
 def this_machine(threads: int | None = None, *, measure: bool = False) -> Machine:
     """Look at this machine.
 

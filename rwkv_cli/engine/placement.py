@@ -7,11 +7,12 @@ The forms are those of native/src/formats.h: "rows" for matrices that every toke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives
+from rwkv_cli.checkpoints.tensors import RawTensor
 
 QUANTIZED = ("int8", "int4")
 FLOATS = ("fp32", "bf16", "fp16")
@@ -74,6 +75,18 @@ def _place(name: str, axes: str, dims: Dims) -> Placement:
     role = {"emb.weight": "embedding", "head.weight": "fine"}.get(name, "matrix")
     layout = "panels" if name.endswith("ffn.value.weight") else "rows"
     return Placement(name, role, layout, shape[0], shape[1], False, shape)
+
+
+def natural_floats(raw: RawTensor) -> str:
+    """Name the float precision that a tensor is kept in when nobody asks for another; fp16 for one
+    of fewer bits.
+    """
+    return "fp16" if raw.coding else _NATURAL.get(raw.dtype, "fp16")
+
+
+def is_coded(tensors: Mapping[str, RawTensor]) -> bool:
+    """Tell whether any matrix of a file has fewer bits than a float."""
+    return any(raw.coding for raw in tensors.values())
 
 
 def why_unsupported(dims: Dims) -> str | None:

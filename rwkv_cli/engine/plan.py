@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rwkv_cli.engine.estimate import Plan, estimate
-from rwkv_cli.engine.footprint import is_coded, stored_floats, torch_footprint
-from rwkv_cli.engine.memory import Budgets, Card, Machine, this_machine
+from rwkv_cli.engine.footprint import torch_footprint
+from rwkv_cli.engine.memory import Card, Machine, this_machine
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.placement import why_unsupported
+from rwkv_cli.engine.placement import is_coded, natural_floats, why_unsupported
 from rwkv_cli.engine.segments import Place, Segment, parse_segments, settle
-from rwkv_cli.engine.strategy import AUTO, Strategy
+from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy
 from rwkv_cli.errors import LimitError
 from rwkv_cli.native.library import unavailable_reason
 
@@ -118,7 +118,7 @@ def _on_card(
         yield estimate(file, segments, "cuda", machine, budgets, natural=True)
         return
     floats = _card_floats(file)
-    if not is_coded(file):
+    if not is_coded(file.checkpoint.tensors):
         yield _whole(file, Segment(device, floats), "cuda", machine, budgets)
     if unavailable_reason() is None:
         yield _whole(file, Segment(device, "fp16", 8), "cuda", machine, budgets)
@@ -133,7 +133,12 @@ def _whole(
 
 def _card_floats(file: ModelFile) -> str:
     """Give the precision that a card takes for that of a file."""
-    return "fp32" if stored_floats(file) == "fp32" else "fp16"
+    return "fp32" if _head_floats(file) == "fp32" else "fp16"
+
+
+def _head_floats(file: ModelFile) -> str:
+    """Give the float precision of a file, which is that of its head."""
+    return natural_floats(file.checkpoint.tensors["head.weight"])
 
 
 def _packed_segment(file: ModelFile, device: str) -> Segment:
@@ -147,10 +152,10 @@ def _natural_on_cpu(file: ModelFile, machine: Machine, budgets: Budgets | None) 
     native = runs_native(file)
     if file.packed:
         segment = _packed_segment(file, "cpu")
-    elif is_coded(file) and native:
+    elif is_coded(file.checkpoint.tensors) and native:
         segment = Segment("cpu", "fp16", 8)
     else:
-        segment = Segment("cpu", stored_floats(file))
+        segment = Segment("cpu", _head_floats(file))
     segments = settle((segment,), file.dims.layers + 1)
     engine = "native" if native else "torch"
     return estimate(file, segments, engine, _guessed(machine), budgets, natural=True)
@@ -161,7 +166,7 @@ def _smaller_on_cpu(file: ModelFile, machine: Machine, budgets: Budgets | None) 
     if file.packed:
         return
     engine = "native" if runs_native(file) else "torch"
-    for bits in (4,) if is_coded(file) and engine == "native" else (8, 4):
+    for bits in (4,) if is_coded(file.checkpoint.tensors) and engine == "native" else (8, 4):
         yield _whole(file, Segment("cpu", "fp16", bits), engine, machine, budgets)
 
 
@@ -179,7 +184,7 @@ def _between(file: ModelFile, machine: Machine, budgets: Budgets | None) -> Iter
             if kept is None:
                 continue
             ways: list[tuple[Segment, ...]] = [(replace(one, count=kept, streams=True),)]
-            rest = dict.fromkeys((stored_floats(file), "fp32"))
+            rest = dict.fromkeys((_head_floats(file), "fp32"))
             ways += [(replace(one, count=kept), Segment("cpu", f)) for f in rest if kept]
             for way in ways:
                 segments = settle(way, file.dims.layers + 1)
@@ -291,5 +296,5 @@ def automatic(
         if plan.engine == "torch":
             chosen = replace(chosen, engine="torch")
     if plan.why:
-        notice = f"Running as {plan.strategy_text!r}: {plan.why}"
+        notice = f"Running as {plan.strategy_text!r}, since {plan.why}"
     return chosen, notice

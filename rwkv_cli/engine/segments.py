@@ -11,10 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from rwkv_cli.engine.strategy import DEVICES
 from rwkv_cli.errors import PointedError
 
 FLOATS = ("fp32", "bf16", "fp16")
-DEVICE = r"cuda(?::[0-9]{1,3})?|cpu|mps|xpu"
 
 _ARROW = "->"
 _WORD = re.compile(r"\S+")
@@ -106,7 +106,7 @@ def _segment(text: str, words: list[tuple[str, int, int]]) -> Segment:
         PointedError: It is malformed.
     """
     device, *rest = words
-    if not re.fullmatch(DEVICE, device[0]):
+    if not re.fullmatch(DEVICES, device[0]):
         raise PointedError(_why_no_device(device[0]), text, device[1:], hint=_HINT)
     if not rest:
         why = f"the strategy names no precision for {device[0]}: fp32, bf16 or fp16"
@@ -131,7 +131,7 @@ def _segment(text: str, words: list[tuple[str, int, int]]) -> Segment:
 def _why_no_device(word: str) -> str:
     if word == "dml":
         return "the strategy names dml, and DirectML is not supported"
-    if "->" in word or re.match(DEVICE, word):
+    if "->" in word or re.match(DEVICES, word):
         return f"the strategy's device is {word!r}; a space must follow cpu, cuda, cuda:1, mps, xpu"
     return f"the strategy's device is {word!r}; it must be cpu, cuda, cuda:1, mps or xpu"
 

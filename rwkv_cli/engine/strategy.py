@@ -6,15 +6,26 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from rwkv_cli.engine.memory import Budgets
-from rwkv_cli.engine.segments import DEVICE, Segment, parse_segments
 from rwkv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.segments import Segment
 
 AUTO = "auto"
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 ENGINES = ("native", "torch")
 KERNELS = ("auto", "torch", "cuda")
+DEVICES = r"cuda(?::[0-9]{1,3})?|cpu|mps|xpu"  # as a regular expression
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What a user allows a model to take, in bytes; None is all that is free."""
+
+    vram: int | None = None
+    ram: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,8 @@ def parse_strategy(text: str) -> Strategy:
     """
     if text.strip() == AUTO:
         return Strategy(auto=True)
+    from rwkv_cli.engine.segments import parse_segments
+
     segments = parse_segments(text)
     first = segments[0]
     if len(segments) == 1 and (not first.streams or first.device == "cpu"):
@@ -78,7 +91,7 @@ def choose_strategy(
     base = parse_strategy(strategy) if strategy else Strategy(auto=not any(asked))
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
-    if device is not None and not re.fullmatch(DEVICE, device):
+    if device is not None and not re.fullmatch(DEVICES, device):
         raise UsageError(f"device is {device!r}; it must be cpu, cuda, cuda:1, mps or xpu")
     if engine is not None and engine not in ENGINES:
         raise UsageError(f"engine is {engine!r}; it must be native or torch")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.engine.model import Progress
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.segments import places
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.errors import LimitError, UsageError
 from rwkv_cli.native.library import UnavailableError
@@ -54,6 +53,7 @@ def _split(file: ModelFile, strategy: Strategy, progress: Progress | None) -> To
         require_device(device)
     import torch
 
+    from rwkv_cli.engine.segments import places
     from rwkv_cli.engine.torch_split import split_engine
 
     if strategy.threads:

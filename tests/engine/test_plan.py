@@ -16,12 +16,12 @@ from oracle.weights import VERSIONS, Shape, random_model
 
 from rwkv_cli.engine.estimate import Plan, estimate
 from rwkv_cli.engine.footprint import native_footprint, torch_footprint
-from rwkv_cli.engine.memory import Budgets, Card, Machine
+from rwkv_cli.engine.memory import Card, Machine
 from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.engine.native_weights import load_tensors
 from rwkv_cli.engine.plan import automatic, choose, plan_for
 from rwkv_cli.engine.segments import Place, Segment, parse_segments, places, settle, written
-from rwkv_cli.engine.strategy import Strategy
+from rwkv_cli.engine.strategy import Budgets, Strategy
 from rwkv_cli.engine.torch_engine import TorchEngine
 from rwkv_cli.engine.torch_split import split_engine
 from rwkv_cli.engine.torch_stream import Immediate, Streamed, Waiting
@@ -219,7 +219,7 @@ def test_a_strategy_follows_from_the_plan(
     chosen, notice = automatic(large, Strategy(auto=True, threads=3))
     assert (chosen.threads, chosen.auto, written(chosen.segments)) == (3, False, "cuda fp16i8 *29+")
     assert notice is not None
-    assert notice.startswith("Running as 'cuda fp16i8 *29+': 'cuda fp16' needs")
+    assert notice.startswith("Running as 'cuda fp16i8 *29+', since 'cuda fp16' needs")
     chosen, notice = automatic(large, Strategy(auto=True), cards=False)
     assert chosen == Strategy("cpu", "int4")
     found[0] = machine(64)
