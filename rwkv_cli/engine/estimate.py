@@ -135,7 +135,9 @@ def estimate(
     """
     where = places(segments, file.dims.layers + 1)
     split = len(segments) > 1 or any(place.streamed for place in where)
-    embedding = replace(where[0], device="cpu" if split else where[0].device, bits=None)
+    first = where[0]
+    on_host = split or (engine == "torch" and first.bits)  # the torch engine of segments
+    embedding = replace(first, device="cpu" if on_host else first.device, bits=None)
     sizes = _footprint(file, where, engine, natural=natural)
     state = state_bytes(file.arch, file.dims)
     rows = tuple(_rows(sizes, where, engine, embedding, state))
