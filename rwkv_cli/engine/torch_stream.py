@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from types import SimpleNamespace
@@ -149,10 +150,19 @@ def host_memory(nbytes: int, device: str) -> torch.Tensor:
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
         address = flat.data_ptr()
         if int(runtime.cudaHostRegister(address, nbytes, 0)) == 0:
-            weakref.finalize(flat, runtime.cudaHostUnregister, address)
+            weakref.finalize(flat, _unpin, runtime, address)
     elif torch.device(device).type == "xpu":
         return flat.pin_memory()
     return flat
+
+
+def _unpin(runtime: Any, address: int) -> None:
+    """Let memory go that a copy may still be reading: the one that was sent for at the end of the
+    last pass.
+    """
+    with suppress(RuntimeError):  # of a card that no longer answers
+        torch.cuda.synchronize()
+    runtime.cudaHostUnregister(address)
 
 
 class Streamed:
