@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +15,7 @@ from oracle.headers import hollow_model
 from oracle.models import needs_native, save_pth
 from oracle.weights import VERSIONS, Shape, random_model
 
+from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
 from rwkv_cli.engine.estimate import Plan, estimate
 from rwkv_cli.engine.footprint import native_footprint, torch_footprint
 from rwkv_cli.engine.memory import Card, Machine
@@ -145,6 +147,39 @@ def test_a_plan_tells_the_bytes_of_the_native_engine(
     planned = sum((*sizes.layers, sizes.head), sizes.embedding).resident
     made = load_tensors(file, dtype, Pool(1))
     assert planned == pytest.approx(sum(memoryview(t.data).nbytes for t in made), rel=0.02)
+
+
+@needs_native
+def test_a_file_of_fewer_bits_is_planned_as_it_is_run(
+    opened: dict[str, ModelFile], tmp_path: Path
+) -> None:
+    whole = opened["v7"]
+
+    def coded(raw: RawTensor) -> RawTensor:
+        """Pretend that the matrices are made from other bytes each time they are asked for."""
+        if len(raw.shape) < 2 or min(raw.shape[-2:]) < 2 or raw.name == "emb.weight":
+            return raw
+        kept = bytes(raw.data)
+        return replace(raw, derive=lambda: memoryview(bytearray(kept)), coding="Q8_0")
+
+    raws = [coded(raw) for raw in whole.checkpoint.tensors.values()]
+    file = replace(whole, checkpoint=Checkpoint.in_memory(tmp_path / "coded", raws))
+    on_torch, on_native = plan_for(file, "mps fp16", machine=FAST), choose(file, machine(64))
+    stack = load_stack(file.checkpoint, file.arch, file.dims, "fp16", "meta")
+    weights, _ = allocated(TorchEngine(stack, file.arch, file.dims, "meta"))
+    assert on_torch.total - state_of(on_torch) == pytest.approx(weights, rel=0.02)
+    assert (on_native.strategy_text, on_native.engine) == ("cpu fp16i8", "native")
+    made = load_tensors(file, None, Pool(1))
+    size = sum(memoryview(t.data).nbytes for t in made)
+    assert on_native.total - state_of(on_native) == pytest.approx(size, rel=0.02)
+    natural = load_stack(file.checkpoint, file.arch, file.dims, None, "cpu")
+    assert natural.ends.head.dtype == torch.float16
+    assert choose(file, machine(64, 40)).segments[0].device == "cpu"  # small
+    assert automatic(file, Strategy(auto=True))[0] == Strategy("cpu")
+
+
+def state_of(plan: Plan) -> int:
+    return sum(row.state for row in plan.rows)
 
 
 def test_the_plan_of_a_model_of_13_billion_takes_less_than_a_second(large: ModelFile) -> None:

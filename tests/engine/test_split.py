@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from rwkv_cli.engine.segments import Place, parse_segments, places
 from rwkv_cli.engine.strategy import Strategy, parse_strategy
 from rwkv_cli.engine.torch_engine import TorchEngine
 from rwkv_cli.engine.torch_split import numerics, split_engine
-from rwkv_cli.engine.torch_stream import Streamed
+from rwkv_cli.engine.torch_stream import Streamed, lane_of
 from rwkv_cli.errors import UsageError
 from rwkv_cli.native.pack import Matrix, pack, packed_bytes, unpack
 from rwkv_cli.native.pool import Pool
@@ -148,6 +149,70 @@ def test_the_next_layer_is_sent_for_before_the_present_one_is_computed(files: Fi
     engine.decode([1], [state])  # its first layer is there already
     assert lane.events[0] == "wait for 0"
     assert lane.events.count("copy to 0") + lane.events.count("copy to 1") == 4
+
+
+class FakeModule:
+    """Queues and events of a device that note what is asked of them."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.events = 0
+
+    def current_stream(self, device: torch.device) -> FakeQueue:
+        return FakeQueue(self, "computing")
+
+    def Stream(self, device: torch.device) -> FakeQueue:
+        return FakeQueue(self, "copying")
+
+    def Event(self) -> FakeEvent:
+        self.events += 1
+        return FakeEvent(self, self.events)
+
+    @contextmanager
+    def stream(self, queue: FakeQueue) -> Iterator[None]:
+        self.asked.append(f"{queue.name} begins")
+        yield
+        self.asked.append(f"{queue.name} ends")
+
+
+@dataclass
+class FakeQueue:
+    module: FakeModule
+    name: str
+
+    def wait_stream(self, other: FakeQueue) -> None:
+        self.module.asked.append(f"{self.name} waits for {other.name}")
+
+    def wait_event(self, event: FakeEvent) -> None:
+        self.module.asked.append(f"{self.name} waits for event {event.number}")
+
+
+@dataclass
+class FakeEvent:
+    module: FakeModule
+    number: int
+
+    def record(self, queue: FakeQueue) -> None:
+        self.module.asked.append(f"event {self.number} after {queue.name}")
+
+
+def test_copies_wait_for_what_was_computed_and_computing_for_copies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = FakeModule()
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    lane = lane_of("cuda:1")
+    target = torch.zeros(3)
+    lane.copy(1, target, torch.ones(3))
+    lane.wait(1)
+    assert target.tolist() == [1, 1, 1]
+    assert module.asked == [
+        "copying waits for computing",
+        "copying begins",
+        "event 2 after copying",
+        "copying ends",
+        "computing waits for event 2",
+    ]
 
 
 @pytest.mark.parametrize(("way", "copies"), [("one streamed", 1), ("two streamed", 2)])
