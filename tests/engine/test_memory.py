@@ -96,10 +96,7 @@ def test_weights_are_never_held_twice(
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "strategy",
-    ["cpu fp16 *3 -> cpu bf16", "cpu fp32 *4 -> cpu fp16i8", "cpu fp16i8 *9 -> cpu fp32"],
-)
+@pytest.mark.parametrize("strategy", ["cpu fp16 *3 -> cpu bf16", "cpu fp32 *4 -> cpu fp16i8"])
 def test_a_split_model_takes_the_memory_of_its_plan(large: Path, strategy: str) -> None:
     planned = plan_for(open_model(large), strategy, machine=Machine()).total
     assert planned > 100 * MIB

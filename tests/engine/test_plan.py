@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_a_file_of_fewer_bits_is_planned_as_it_is_run(
     assert on_native.total - state_of(on_native) == pytest.approx(size, rel=0.02)
     natural = load_stack(file.checkpoint, file.arch, file.dims, None, "cpu")
     assert natural.ends.head.dtype == torch.float16
-    assert choose(file, machine(64, 40)).segments[0].device == "cpu"  # small
+    assert choose(file, machine(64, 40)).strategy_text == "cuda fp16i8"
     assert automatic(file, Strategy(auto=True))[0] == Strategy("cpu")
 
 
