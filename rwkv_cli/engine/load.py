@@ -12,15 +12,13 @@ from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
 from rwkv_cli.engine.placement import QUANTIZED, is_coded, natural_floats, why_unsupported
 from rwkv_cli.engine.protocol import Engine
-from rwkv_cli.engine.strategy import Budgets, Strategy
+from rwkv_cli.engine.strategy import Budgets, Strategy, is_small
 from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
 from rwkv_cli.errors import LimitError, RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
 from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
-
-_SMALL = 64 << 20  # bytes of a weights file
 
 
 def load_model(
@@ -107,7 +105,7 @@ def _automatic(
     chosen, notice = automatic(file, strategy)
     try:
         engine, told = _engine(file, chosen, progress)
-    except (UnavailableError, UsageError, LimitError) as error:
+    except (UnavailableError, UsageError, LimitError, RefusedError) as error:
         if chosen.device == "cpu" and not chosen.segments:
             raise
         on_cpu, notice = automatic(file, strategy, cards=False)
@@ -136,11 +134,6 @@ def usual_threads(path: Path) -> int:
     than they gain, and badly so on a busy machine.
     """
     return 1 if is_small(path) else default_threads()
-
-
-def is_small(path: Path) -> bool:
-    """Tell whether a model is so small that neither threads nor a card make it faster."""
-    return path.is_file() and path.stat().st_size < _SMALL
 
 
 def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:

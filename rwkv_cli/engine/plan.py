@@ -17,11 +17,10 @@ from rwkv_cli.engine.memory import Card, Machine, this_machine
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.placement import is_coded, natural_floats, why_unsupported
 from rwkv_cli.engine.segments import Place, Segment, parse_segments, settle
-from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy
-from rwkv_cli.errors import LimitError
+from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy, is_small
+from rwkv_cli.errors import LimitError, UsageError
 from rwkv_cli.native.library import unavailable_reason
 
-_SMALL = 64 << 20  # bytes of a weights file that no card makes faster
 # Bytes a second, for a choice between ways when nothing tells the real ones.
 _USUAL_READ, _USUAL_CARD, _USUAL_LINK = 2e10, 3e11, 1.2e10
 
@@ -42,13 +41,25 @@ def plan_for(
 
     Raises:
         PointedError: The strategy is malformed.
+        UsageError: The file cannot be run so.
         LimitError: Nothing fits.
     """
     machine = machine or this_machine(measure=True)
     if strategy_text is None or strategy_text.strip() == AUTO:
         return choose(file, machine, budgets)
     segments = settle(parse_segments(strategy_text), file.dims.layers + 1)
+    if file.packed and (len(segments) > 1 or segments[0].streams):
+        raise not_in_parts(file)
     return estimate(file, segments, engine_for(file, segments), machine, budgets)
+
+
+def not_in_parts(file: ModelFile) -> UsageError:
+    """Say that a packed file is run whole."""
+    return UsageError(
+        f"{file.checkpoint.path}: is packed for the native engine and the CUDA kernels, which take "
+        "it whole",
+        hint="name the file that it was made from",
+    )
 
 
 def engine_for(
@@ -86,7 +97,7 @@ def choose(file: ModelFile, machine: Machine, budgets: Budgets | None = None) ->
         LimitError: Nothing fits.
     """
     tried: list[Plan] = []
-    small = _is_small(file)
+    small = is_small(file.checkpoint.path)
     if not small:
         for card in sorted(machine.cards, key=lambda c: -(c.free or 0)):
             for plan in _on_card(file, card, machine, budgets):
@@ -98,7 +109,9 @@ def choose(file: ModelFile, machine: Machine, budgets: Budgets | None = None) ->
     fitting = [plan for plan in (*between, whole) if plan.fits]
     if fitting:
         best = min(fitting, key=lambda p: p.seconds_per_token or 0.0)
-        return _because(best, tried)
+        # What was guessed served to compare, not to promise.
+        told = estimate(file, best.segments, best.engine, machine, budgets, natural=best.natural)
+        return _because(told, tried)
     tried.append(whole)
     for plan in _smaller_on_cpu(file, machine, budgets):
         if plan.fits:
@@ -232,7 +245,8 @@ def _because(plan: Plan, tried: Sequence[Plan]) -> Plan:
 
 def _nothing_fits(file: ModelFile, tried: Sequence[Plan]) -> LimitError:
     """Say what is missing, and what would fit."""
-    least = min(tried, key=lambda plan: sum(plan.lacking.values()))
+    here = [plan for plan in tried if plan.segments[0].device == "cpu"]
+    least = min(here, key=lambda plan: sum(plan.lacking.values()))
     weights = sum(row.resident for row in least.rows)
     spare = least.free["cpu"] - (least.peaks["cpu"] - weights)
     hint = "close other programs, or allow more memory"
@@ -243,12 +257,6 @@ def _nothing_fits(file: ModelFile, tried: Sequence[Plan]) -> LimitError:
         f"{least.strategy_text!r}, which {least.why}",
         hint=hint,
     )
-
-
-def _is_small(file: ModelFile) -> bool:
-    """Tell whether a model is so small that no card makes it faster."""
-    path = file.checkpoint.path
-    return path.is_file() and path.stat().st_size < _SMALL
 
 
 def torch_with_cuda() -> bool:
@@ -282,7 +290,7 @@ def automatic(
     machine, notice = this_machine(strategy.threads), None
     if machine.cards and not cards:
         machine = replace(machine, cards=())
-    elif machine.cards and not _is_small(file) and not torch_with_cuda():
+    elif machine.cards and not is_small(file.checkpoint.path) and not torch_with_cuda():
         name = machine.cards[0].name
         notice = f"Running on the CPU: torch is made without CUDA here, so {name} is not used"
         machine = replace(machine, cards=())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cli.errors import UsageError
@@ -17,6 +18,7 @@ AUTO = "auto"
 DTYPES = ("fp32", "bf16", "fp16", "int8", "int4")
 ENGINES = ("native", "torch")
 KERNELS = ("auto", "torch", "cuda")
+_SMALL = 64 << 20  # bytes of a weights file
 DEVICES = r"cuda(?::[0-9]{1,3})?|cpu|mps|xpu"  # as a regular expression
 
 
@@ -52,6 +54,11 @@ class Strategy:
     segments: tuple[Segment, ...] = ()
     auto: bool = False
     budgets: Budgets = field(default_factory=Budgets)
+
+
+def is_small(path: Path) -> bool:
+    """Tell whether a model is so small that neither threads nor a card make it faster."""
+    return path.is_file() and path.stat().st_size < _SMALL
 
 
 def parse_strategy(text: str) -> Strategy:

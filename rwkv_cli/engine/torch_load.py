@@ -43,11 +43,9 @@ def torch_engine(file: ModelFile, strategy: Strategy, progress: Progress | None)
 def _split(file: ModelFile, strategy: Strategy, progress: Progress | None) -> TorchEngine:
     """Load a model whose layers go to several places."""
     if file.packed:
-        raise UsageError(
-            f"{file.checkpoint.path}: is packed for the native engine and the CUDA kernels, which "
-            "take it whole",
-            hint="name the file that it was made from",
-        )
+        from rwkv_cli.engine.plan import not_in_parts
+
+        raise not_in_parts(file)
     devices = list(dict.fromkeys(segment.device for segment in strategy.segments))
     for device in devices:
         require_device(device)

@@ -22,6 +22,7 @@ from rwkv_cli.engine.footprint import native_footprint, torch_footprint
 from rwkv_cli.engine.memory import Card, Machine
 from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.engine.native_weights import load_tensors
+from rwkv_cli.engine.packing import write_packed
 from rwkv_cli.engine.plan import automatic, choose, plan_for
 from rwkv_cli.engine.segments import Place, Segment, parse_segments, places, settle, written
 from rwkv_cli.engine.strategy import Budgets, Strategy
@@ -29,7 +30,7 @@ from rwkv_cli.engine.torch_engine import TorchEngine
 from rwkv_cli.engine.torch_split import split_engine
 from rwkv_cli.engine.torch_stream import Immediate, Streamed, Waiting
 from rwkv_cli.engine.torch_weights import load_stack
-from rwkv_cli.errors import LimitError
+from rwkv_cli.errors import LimitError, UsageError
 from rwkv_cli.native.pool import Pool
 from rwkv_cli.ops.quantized import Quantized
 
@@ -239,6 +240,25 @@ def test_a_plan_that_does_not_fit_says_what_is_missing(large: ModelFile) -> None
     assert not plan.fits
     assert plan.why == "needs 26.9 GB on cuda, where 8.0 GB are free"
     assert plan_for(large, "cuda:1 fp16", machine=machine(64, 8)).seconds_per_token is None
+
+
+@needs_native
+def test_a_packed_file_is_planned_whole(opened: dict[str, ModelFile], tmp_path: Path) -> None:
+    path = tmp_path / "packed.safetensors"
+    write_packed(opened["v7"], "int8", path, Pool(1))
+    file = open_model(path)
+    plan = choose(file, machine(64))
+    assert (plan.engine, plan.strategy_text, plan.natural) == ("native", "cpu fp16i8", True)
+    kept = sum(tensor.nbytes for tensor in file.packed.tensors.values()) if file.packed else 0
+    assert plan.total - state_of(plan) == kept
+    for text in ("cpu fp32 *1 -> cpu fp16", "cuda fp16 *0+"):
+        with pytest.raises(UsageError, match="take it whole"):
+            plan_for(file, text, machine=FAST)
+
+
+def test_a_speed_that_nobody_knows_is_not_promised(opened: dict[str, ModelFile]) -> None:
+    assert choose(opened["v7"], Machine(64 * GB)).seconds_per_token is None
+    assert choose(opened["v7"], Machine()).fits
 
 
 def test_small_models_stay_on_the_processor(opened: dict[str, ModelFile]) -> None:
