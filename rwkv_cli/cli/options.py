@@ -15,13 +15,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def whole_number(text: str) -> int:
-    """Read an integer that may be written 4k, 1m or 2g (powers of a thousand).
+    """Read an integer that may be written 4k, 1m or 2.5g (powers of a thousand).
 
     Raises:
         ValueError: It is none.
     """
     factor = {"k": 1000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower(), 1)
-    return int(text[:-1] if factor > 1 else text) * factor
+    if factor == 1:
+        return int(text)
+    whole, _, part = text[:-1].partition(".")
+    if part and not part.isdecimal():
+        raise ValueError(text)
+    return int(whole + part) * factor // 10 ** len(part)
 
 
 class Number(click.ParamType["int"]):

@@ -143,7 +143,10 @@ def estimate(
     sizes = _footprint(file, where, engine, natural=natural)
     state = state_bytes(file.arch, file.dims)
     rows = tuple(_rows(sizes, where, engine, embedding, state))
-    peaks = _peaks(file, sizes, rows, engine, where)
+    # Torch converts in pieces; the library whole tensors, but packs before all of them are there.
+    whole = engine == "native" and not natural and not first.bits
+    converting = sizes.largest if whole else _PIECES
+    peaks = _peaks(file, sizes, rows, engine, where, converting)
     return _told(
         Plan(
             engine,
@@ -204,11 +207,15 @@ def _name(place: Place, engine: str) -> str:
 
 
 def _peaks(
-    file: ModelFile, sizes: Footprint, rows: Sequence[Row], engine: str, where: list[Place]
+    file: ModelFile,
+    sizes: Footprint,
+    rows: Sequence[Row],
+    engine: str,
+    where: list[Place],
+    converting: int,
 ) -> dict[str, int]:
     """Add up each device: weights, state, what is computed with, and on the host what waits."""
-    # Torch converts in pieces, the library whole tensors.
-    peaks = {"cpu": _CODE[engine] + (sizes.largest if engine == "native" else _PIECES)}
+    peaks = {"cpu": _CODE[engine] + converting}
     work = working_bytes(file, engine)
     for device in {row.device for row in rows} - {"cpu"}:
         peaks[device] = _CONTEXT

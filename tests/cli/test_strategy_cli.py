@@ -10,6 +10,7 @@ from oracle.models import needs_native
 from oracle.weights import Shape, random_model
 from safetensors.numpy import save_file
 
+from rwkv_cli.cli.options import whole_number
 from rwkv_cli.engine.memory import Card, Machine
 
 GO = ("-N", "3", "--temperature", "0", "--ban", "0")
@@ -81,3 +82,17 @@ def test_a_card_that_torch_cannot_use_is_done_without(
     assert "Running on the CPU: there is no cuda here that torch can use" in broken.err
     assert (without.code, broken.code) == (0, 0)
     assert without.out == broken.out == cli(*go, "--device", "cpu").out
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1.5g", 1_500_000_000), ("0.25k", 250), ("3.k", 3000), ("1.0005k", 1000), ("12", 12)],
+)
+def test_a_number_may_have_a_unit_and_a_part_of_it(text: str, number: int) -> None:
+    assert whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["1.5", ".k", "1.x5k", "1..5k", "k", "", "4kk"])
+def test_what_is_no_number_is_none(text: str) -> None:
+    with pytest.raises(ValueError):
+        whole_number(text)
