@@ -26,7 +26,8 @@ def whole_number(text: str) -> int:
     whole, _, part = text[:-1].partition(".")
     if part and not part.isdecimal():
         raise ValueError(text)
-    return int(whole + part) * factor // 10 ** len(part)
+    below: int = 10 ** len(part)
+    return int(whole + part) * factor // below
 
 
 class Number(click.ParamType["int"]):
