@@ -144,8 +144,9 @@ def estimate(
     state = state_bytes(file.arch, file.dims)
     rows = tuple(_rows(sizes, where, engine, embedding, state))
     # Torch converts in pieces; the library whole tensors, but packs before all of them are there.
-    whole = engine == "native" and not natural and not first.bits
-    converting = sizes.largest if whole else _PIECES
+    converting = _PIECES
+    if engine == "native":
+        converting = 0 if natural or first.bits else sizes.largest
     peaks = _peaks(file, sizes, rows, engine, where, converting)
     return _told(
         Plan(
