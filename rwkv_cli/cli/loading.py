@@ -12,13 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.cli.fetching import downloaded
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.hub.names import DEMO_NAME, default_model, model_name, resolve
+from rwkv_cli.hub.names import DEMO_NAME, default_model, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
