@@ -10,25 +10,26 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--file|--output|--plot|--save-state|--state|--to|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    words="chat generate chats state info bench models convert cache config doctor completion --help --version"
+    words="chat generate chats state info bench download models convert cache config doctor completion --help --version"
     COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
   case "${COMP_WORDS[1]}" in
-    chat) words="--continue --resume --fork --name --file --system --state --think --prefill --max-tokens --interactive --rebuild --no-cache --no-save --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
-    generate) words="--file --chat --raw --system --think --max-tokens --stop --state --no-cache --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    chat) words="--continue --resume --fork --name --file --system --state --think --prefill --max-tokens --interactive --rebuild --no-cache --no-save --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    generate) words="--file --chat --raw --system --think --max-tokens --stop --state --no-cache --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     chats) words="ls show search export import rename rm md json jsonl openai --tree --format --output --all --model --force --yes --json --quiet --verbose --debug --help" ;;
-    state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    download) words="--list --json --to --revision --force --offline --endpoint --connections --give-up --quiet --verbose --debug --help" ;;
     models) words="ls show default alias add verify rm --paths --names --unset --remove --name --yes --json --quiet --verbose --debug --help" ;;
     convert) words="--to --dtype --lora --output --force --threads --quiet --verbose --debug --help" ;;
     cache) words="rm --all --paths --quiet --verbose --debug --help" ;;
-    config) words="show get set unset path model lora tokenizer template strategy device dtype engine threads kernels system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room --origin --json --quiet --verbose --debug --help" ;;
+    config) words="show get set unset path model lora tokenizer template strategy device dtype engine threads kernels vram_budget ram_budget system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room --origin --json --quiet --verbose --debug --help" ;;
     doctor) words="--build --torch --json --quiet --verbose --debug --help" ;;
     completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;
   esac

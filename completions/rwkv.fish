@@ -6,6 +6,7 @@ complete -c rwkv -n __fish_use_subcommand -a chats -d 'List, show, search and ex
 complete -c rwkv -n __fish_use_subcommand -a state -d 'Keep, feed and inspect saved states.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
+complete -c rwkv -n __fish_use_subcommand -a download -d 'Fetch a published model, by name or from anywhere.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List, name, check and remove models.'
 complete -c rwkv -n __fish_use_subcommand -a convert -d 'Write a model in another format or precision.'
 complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that are kept, or delete them.'
@@ -41,7 +42,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best there is' -x
@@ -79,7 +82,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights 
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best there is' -x
@@ -113,7 +118,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights fil
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best there is' -x
@@ -144,7 +151,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against a
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d '’auto’, or devices as in ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l dtype -d 'Precisions of the weights' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l engine -d 'native, torch or both' -x
@@ -154,6 +161,19 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l list -d 'Show what can be downloaded'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l json -d 'The list, or events, as JSON on stdout'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l to -d 'Where to; else the models folder' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l revision -d 'Branch, tag or commit' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l force -d 'Replace another file of the same name'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l offline -d 'Use what is here; never ask the network'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l endpoint -d 'A mirror of the hub, as HF_ENDPOINT names one' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l connections -d 'At a time; 4' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l give-up -d 'Without a byte; 10. 0: never' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -f -a 'ls show default alias add verify rm'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l paths -d 'With ls: only the files’ paths'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l names -d 'With ls: only what -m understands, a name a line'
@@ -166,7 +186,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F
@@ -183,7 +203,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from cache' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from cache' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from config' -f -a 'show get set unset path model lora tokenizer template strategy device dtype engine threads kernels system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room'
+complete -c rwkv -n '__fish_seen_subcommand_from config' -f -a 'show get set unset path model lora tokenizer template strategy device dtype engine threads kernels vram_budget ram_budget system think max_tokens seed temperature top_p top_k min_p presence frequency penalty_decay sampler_order state_room'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l origin -d 'With show: where each value comes from'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l json -d 'With show: one JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from config' -l quiet -d 'Nothing on stderr but errors'

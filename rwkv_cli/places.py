@@ -97,35 +97,27 @@ def named_compiler() -> str | None:
     return os.environ.get("CXX") or None
 
 
-def config_file() -> Path:
-    """Where the user's settings are read from: `RWKV_CONFIG`, or `config.toml` in the platform's
-    folder.
-    """
-    named = os.environ.get("RWKV_CONFIG")
-    if named:
-        return expanded(named)
-    folder = Path(platformdirs.user_config_dir("rwkv", False))
-    return folder / "config.toml" if folder.is_absolute() else _NOWHERE
-
-
 def hub_endpoint() -> str:
     """Where models are downloaded from: a mirror named by `HF_ENDPOINT`, or the hub itself."""
     return (os.environ.get("HF_ENDPOINT") or OFFICIAL_HUB).rstrip("/")
+
+
+def hub_token() -> str | None:
+    """Give the user's key to the hub: `HF_TOKEN`, or what the hub's own tools keep in a file."""
+    if os.environ.get("HF_TOKEN"):
+        return os.environ["HF_TOKEN"].strip()
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = expanded(named) if named else _hub_home() / "token"
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def hub_cache_folder() -> Path:
     """Where the hub's own tools keep what they downloaded: `HF_HUB_CACHE`, or beside the token."""
     named = os.environ.get("HF_HUB_CACHE")
     return expanded(named) if named else _hub_home() / "hub"
-
-
-def hub_token_place() -> str | None:
-    """Say where the user's key to the hub is, never what it is: `HF_TOKEN`, or a file."""
-    if os.environ.get("HF_TOKEN"):
-        return "HF_TOKEN"
-    named = os.environ.get("HF_TOKEN_PATH")
-    file = expanded(named) if named else _hub_home() / "token"
-    return str(file) if file.is_file() else None
 
 
 def _hub_home() -> Path:
@@ -137,6 +129,43 @@ def _hub_home() -> Path:
         return (expanded(cache) if cache else expanded("~/.cache")) / "huggingface"
     except NotFoundError:
         return _NOWHERE
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """Give the proxy that `HTTPS_PROXY` and its like, or the system, name for a host."""
+    import urllib.request  # here: only a download needs it
+
+    proxies = urllib.request.getproxies()
+    if urllib.request.proxy_bypass(host):
+        return None
+    return proxies.get(scheme) or proxies.get("all")
+
+
+def named_certificates() -> tuple[str | None, str | None]:
+    """Give the file and the folder of the authorities to trust, where the user named one:
+    `SSL_CERT_FILE`, `SSL_CERT_DIR`.
+    """
+    return os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
+
+
+def config_file() -> Path:
+    """Where the user's settings are read from: `RWKV_CONFIG`, or `config.toml` in the platform's
+    folder.
+    """
+    named = os.environ.get("RWKV_CONFIG")
+    if named:
+        return expanded(named)
+    folder = Path(platformdirs.user_config_dir("rwkv", False))
+    return folder / "config.toml" if folder.is_absolute() else _NOWHERE
+
+
+def hub_token_place() -> str | None:
+    """Say where the user's key to the hub is, never what it is: `HF_TOKEN`, or a file."""
+    if os.environ.get("HF_TOKEN"):
+        return "HF_TOKEN"
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = expanded(named) if named else _hub_home() / "token"
+    return str(file) if file.is_file() else None
 
 
 def offline_by() -> str | None:

@@ -17,8 +17,9 @@ from types import FrameType
 import click
 
 from rwkv_cli.cli.options import help_option, version_option
-from rwkv_cli.errors import LimitError, RwkvError, StorageError, UsageError
+from rwkv_cli.errors import LimitError, PointedError, RwkvError, StorageError, UsageError
 from rwkv_cli.files import reason
+from rwkv_cli.render.pointing import pointed
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note, occupy_closed_streams, silence_stdout
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "state": ("rwkv_cli.cli.state", "Keep, feed and inspect saved states."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
     "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
+    "download": ("rwkv_cli.cli.download", "Fetch a published model, by name or from anywhere."),
     "models": ("rwkv_cli.cli.models", "List, name, check and remove models."),
     "convert": ("rwkv_cli.cli.convert", "Write a model in another format or precision."),
     "cache": ("rwkv_cli.cli.cache", "List packed weights that are kept, or delete them."),
@@ -37,11 +39,10 @@ COMMANDS = {
     "doctor": ("rwkv_cli.cli.doctor", "Tell what this installation runs with; build the library."),
     "completion": ("rwkv_cli.cli.completion", "Print a completion script for your shell."),
 }
-ALIASES = {"gen": "generate"}
+ALIASES = {"gen": "generate", "pull": "download"}
 
 # Words people try that mean something else here.
 _INSTEAD = {
-    "download": "this version cannot fetch models: save a .pth file, then rwkv chat -m FILE",
     "run": "to talk with a model: rwkv chat",
     "ask": 'to ask one question: rwkv generate --chat "your question"',
     "list": "to list models: rwkv models",
@@ -195,6 +196,10 @@ def fail(message: str, hint: str | None, code: int, arguments: Sequence[str]) ->
     if "--debug" in arguments and sys.exc_info()[0] is not None:
         note(safe_lines(traceback.format_exc()))
     note(f"rwkv: {safe(message)}")
+    error = sys.exc_info()[1]
+    if isinstance(error, PointedError):
+        for line in pointed(error.text, error.span):
+            note(f"  {line}")
     if hint:
         note(f"  {safe(hint)}")
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from rwkv_cli.bench.text import passage
 from rwkv_cli.bench.timing import Timing
 from rwkv_cli.cli.loading import load
 from rwkv_cli.cli.settings import Settings
+from rwkv_cli.engine.modelfile import open_model
+from rwkv_cli.engine.plan import automatic
+from rwkv_cli.engine.segments import written
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.native.library import UnavailableError
 
@@ -49,6 +53,8 @@ class Run:
 
     def measure(self, settings: Settings) -> None:
         """Measure one engine; what was measured stays when this is interrupted."""
+        self._forget()
+        settings = _pinned(settings, self._path)
         loads = self._load(settings)
         model = self._model
         assert model is not None
@@ -75,12 +81,16 @@ class Run:
         times: list[float] = []
         while len(times) < 2 or (len(times) <= self._plan.repeats and sum(times[1:]) < _PATIENCE):
             self._tell("loading", len(times) / (self._plan.repeats + 1))
-            self._model = None
-            gc.collect()  # two of a large model would not fit side by side
+            self._forget()
             begin = perf_counter()
             self._model = load(self._path, settings, quiet=True)
             times.append(perf_counter() - begin)
         return tuple(times[1:])
+
+    def _forget(self) -> None:
+        """Let the model go: two of a large one would not fit side by side."""
+        self._model = None
+        gc.collect()
 
     def _fresh(self, settings: Settings, model: Model, engine: Engine) -> Iterator[Row]:
         """Start processes that load the model and answer: what a user waits for."""
@@ -95,6 +105,8 @@ class Run:
             "engine": settings.engine,
             "kernels": settings.kernels,
             "threads": settings.threads,
+            "vram-budget": settings.vram_budget,
+            "ram-budget": settings.ram_budget,
         }
         given = [f"--{flag}={value}" for flag, value in flags.items() if value is not None]
         arguments = ["generate", *given, "-q", "--raw", "-N", "1", "--temperature", "0"]
@@ -128,6 +140,19 @@ class Run:
         return with_share(row, model.arch, model.dims, ceilings)
 
 
+def _pinned(settings: Settings, path: Path) -> Settings:
+    """Settle where the model runs while no other fills the memory: every process that measures
+    shall run it there.
+    """
+    asked = settings.placement()
+    if not asked.auto:
+        return settings
+    chosen, _ = automatic(open_model(path), asked)
+    if chosen.segments:
+        return replace(settings, strategy=written(chosen.segments))
+    return replace(settings, strategy=None, device=chosen.device, dtype=chosen.dtype)
+
+
 def _engine(model: Model, settings: Settings) -> Engine:
     """Name what runs a model.
 
@@ -138,5 +163,5 @@ def _engine(model: Model, settings: Settings) -> Engine:
     dtype = dtype_of(name)
     if dtype is None:
         raise RefusedError(f"{name!r} is no arithmetic whose precision is known")
-    is_on_cpu = settings.placement().device == "cpu"
+    is_on_cpu = set(name.split()) & {"cuda", "mps", "xpu"} == set()
     return Engine(name, dtype, settings.threads or 1, is_on_cpu)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import StorageError, UsageError
 from rwkv_cli.files import reason
@@ -55,7 +56,7 @@ def target_of(
     Raises:
         StorageError: The folder cannot be made.
     """
-    stem = "demo" if source == DEMO else source.name if source.is_dir() else source.stem
+    stem = "demo" if source == DEMO else model_name(source)
     parts = [stem, *(one.path.stem for one in loras), *([dtype] if dtype else [])]
     name = "-".join(parts) + ("-hf" if kind == "hf" else SUFFIXES[kind])
     if output is not None:

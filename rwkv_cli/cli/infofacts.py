@@ -106,7 +106,7 @@ def _problem(file: ModelFile) -> str | None:
     if file.tokenizer is None:
         vocab = file.dims.vocab
         return f"no known tokenizer has a vocabulary of {vocab}: name one with --tokenizer FILE"
-    if file.tokenizer == "20b" and find_20b(file.checkpoint.path.parent) is None:
+    if file.tokenizer == "20b" and find_20b(file.folder) is None:
         return "its tokenizer is missing: put 20B_tokenizer.json beside it"
     return None
 

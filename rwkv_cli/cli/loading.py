@@ -12,12 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from rwkv_cli.checkpoints.filenames import model_name
+from rwkv_cli.cli.fetching import downloaded
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.errors import UsageError
-from rwkv_cli.hub.names import DEMO_NAME, default_model, model_name, resolve
+from rwkv_cli.errors import NotFoundError, UsageError
+from rwkv_cli.hub.names import DEMO_NAME, default_model, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from rwkv_cli.generation import Randomness
     from rwkv_cli.sampling import Sampling
 
-DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tells more)."
+DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv download gets a real one)."
 
 
 def choose_model(settings: Settings, *, quiet: bool) -> Path:
@@ -42,7 +44,10 @@ def choose_model(settings: Settings, *, quiet: bool) -> Path:
     if not quiet and (damage := read_registry().damage):
         note(f"rwkv: {safe(damage)}; other names and the default model are not known")
     if settings.model:
-        return resolve(settings.model, models_folder())
+        try:
+            return resolve(settings.model, models_folder())
+        except NotFoundError as error:
+            return downloaded(settings.model, error, quiet=quiet)
     path = default_model(models_folder())
     if path == DEMO and not quiet:
         note(dim(DEMO_NOTICE))

@@ -8,11 +8,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.cli.settings import origins
 from rwkv_cli.errors import RwkvError, UsageError
 from rwkv_cli.files import reason
 from rwkv_cli.hub import sidecar
-from rwkv_cli.hub.names import DEMO_NAME, default_model, demo, installed, model_name, resolve
+from rwkv_cli.hub.names import DEMO_NAME, default_model, demo, installed, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import models_folder
 

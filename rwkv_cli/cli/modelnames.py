@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.cli.modelfacts import find_installed, find_model, known_models
 from rwkv_cli.cli.settings import origins
 from rwkv_cli.engine.modelfile import open_model
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub.matching import same_name
-from rwkv_cli.hub.names import DEMO_NAME, model_name
+from rwkv_cli.hub.names import DEMO_NAME
 from rwkv_cli.hub.registry import Registry, change_registry, read_registry
 from rwkv_cli.places import expanded
 

@@ -15,13 +15,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def whole_number(text: str) -> int:
-    """Read an integer that may be written 4k, 1m or 2g (powers of a thousand).
+    """Read an integer that may be written 4k, 1m or 2.5g (powers of a thousand).
 
     Raises:
         ValueError: It is none.
     """
     factor = {"k": 1000, "m": 1_000_000, "g": 1_000_000_000}.get(text[-1:].lower(), 1)
-    return int(text[:-1] if factor > 1 else text) * factor
+    if factor == 1:
+        return int(text)
+    whole, _, part = text[:-1].partition(".")
+    if part and not part.isdecimal():
+        raise ValueError(text)
+    below: int = 10 ** len(part)
+    return int(whole + part) * factor // below
 
 
 class Number(click.ParamType["int"]):
@@ -93,7 +99,9 @@ _MODEL = (
     ),
     _model("--tokenizer", metavar="NAME|FILE", help="Instead of the one the vocabulary tells."),
     _model("--template", metavar="NAME", help="Chat format: world, g1, raven, pile, demo."),
-    _model("--strategy", metavar="TEXT", help="Device and precision, such as 'cpu bf16'."),
+    _model("--strategy", metavar="TEXT", help="'auto', or as in 'cuda fp16 *9 -> cpu fp32'."),
+    _model("--vram-budget", type=NUMBER, metavar="N", help="Most bytes of a card, such as 3g."),
+    _model("--ram-budget", type=NUMBER, metavar="N", help="Most bytes of memory, such as 8g."),
     _model("--device", metavar="DEVICE", help="Such as cpu, cuda or mps."),
     _model("--dtype", metavar="DTYPE", help="fp32, bf16, fp16, int8, int4; else the file's."),
     _model("--engine", metavar="NAME", help="native or torch; else the best there is."),

@@ -92,7 +92,7 @@ def config_of(file: ModelFile, dtype: str) -> dict[str, object]:
 
 def tokenizer_file(file: ModelFile) -> Path | None:
     """Find the tokenizer's file that can go along; only the 20B tokenizer has one."""
-    return find_20b(file.checkpoint.path.parent) if file.tokenizer == "20b" else None
+    return find_20b(file.folder) if file.tokenizer == "20b" else None
 
 
 def tokenizer_config() -> dict[str, object]:

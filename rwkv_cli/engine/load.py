@@ -8,24 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_cli.arch.spec import Dims
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.engine.identity import Identity, describe
 from rwkv_cli.engine.lora import with_loras
 from rwkv_cli.engine.lorafile import Lora
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
+from rwkv_cli.engine.placement import QUANTIZED, is_coded, natural_floats, why_unsupported
 from rwkv_cli.engine.protocol import Engine
-from rwkv_cli.engine.strategy import Strategy
+from rwkv_cli.engine.strategy import Budgets, Strategy, is_small
 from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
-from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.errors import LimitError, RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
 from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
-
-_SMALL = 64 << 20  # bytes of a weights file
-_HEAD_SIZES = (16, 32, 64, 128)  # that native/src/recurrence.inl is compiled for
-_STEP = 32  # widths must be a multiple of it there
 
 
 def load_model(
@@ -62,12 +59,14 @@ def load_model(
             f"{path}: no known tokenizer has a vocabulary of {file.dims.vocab}",
             hint="name one with --tokenizer FILE",
         )
-    words = load_tokenizer(chosen, near=path.parent)
+    words = load_tokenizer(chosen, near=file.folder)
     weights = file.fingerprint()
     engine, notice = _engine(file, strategy, progress)
     arch = describe(file.arch, file.dims)
     identity = Identity(arch, weights, words.digest, engine.numerics)
-    name = "+".join(["demo" if path == DEMO else path.stem, *(one.path.stem for one in loras)])
+    name = "+".join(
+        ["demo" if path == DEMO else model_name(path), *(one.path.stem for one in loras)]
+    )
     silent = np.array(ids_without_bytes(words, file.dims.vocab), dtype=np.intp)
     return Model(
         name,
@@ -87,6 +86,12 @@ def _engine(
     file: ModelFile, strategy: Strategy, progress: Progress | None
 ) -> tuple[Engine, str | None]:
     """Choose and make the engine, and say what its user should know."""
+    if strategy.auto:
+        return _automatic(file, strategy, progress)
+    if strategy.segments:
+        strategy = _settled(file, strategy)
+    if strategy.segments:
+        return torch_engine(file, strategy, progress), None
     if strategy.device.startswith("cuda") and "torch" not in (strategy.engine, strategy.kernels):
         return _cuda(file, strategy, progress)
     why_torch = _why_torch(file, strategy)
@@ -95,15 +100,49 @@ def _engine(
     return _torch(file, strategy, progress), why_torch or None
 
 
+def _automatic(
+    file: ModelFile, strategy: Strategy, progress: Progress | None
+) -> tuple[Engine, str | None]:
+    """Make the engine that suits the memory of this machine; a card that cannot be used after all
+    is done without.
+    """
+    if is_small(file.checkpoint.path) and strategy.budgets == Budgets():
+        # So small a model fits anywhere, and no card makes it faster: nothing to plan.
+        return _engine(file, replace(strategy, auto=False), progress)
+    from rwkv_cli.engine.plan import automatic
+
+    chosen, notice = automatic(file, strategy)
+    try:
+        engine, told = _engine(file, chosen, progress)
+    except (UnavailableError, UsageError, LimitError, RefusedError) as error:
+        if chosen.device == "cpu" and not chosen.segments:
+            raise
+        on_cpu, notice = automatic(file, strategy, cards=False)
+        engine, told = _engine(file, on_cpu, progress)
+        notice = f"Running on the CPU: {error.message}"
+    return engine, "; ".join(filter(None, (notice, told))) or None
+
+
+def _settled(file: ModelFile, strategy: Strategy) -> Strategy:
+    """Write out how many layers each segment gets; where one gets all of them, it is no more than a
+    device and a precision.
+    """
+    from rwkv_cli.engine.segments import settle
+
+    segments = settle(strategy.segments, file.dims.layers + 1)
+    first = segments[0]
+    if len(segments) == 1 and not first.streams:
+        return replace(strategy, device=first.device, dtype=first.dtype, segments=())
+    return replace(strategy, segments=segments)
+
+
 def usual_threads(path: Path) -> int:
     """Give the number of threads a model runs on when nobody says another.
 
     A token of a small model is too little work to share: threads would wait for each other more
     than they gain, and badly so on a busy machine.
     """
-    if path.is_file() and path.stat().st_size < _SMALL:
-        return 1
-    return default_threads()
+    return 1 if is_small(path) else default_threads()
 
 
 def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:
@@ -129,21 +168,10 @@ def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:
                 f"the native engine is missing: {missing}", hint="rwkv doctor --build"
             )
         return f"Running on torch, slower than the native engine: {missing} (rwkv doctor)"
-    odd = _why_unsupported(file.dims)
+    odd = why_unsupported(file.dims)
     if odd and needed:
         raise UsageError(f"{file.checkpoint.path}: {odd}", hint="--engine torch")
     return odd and f"Running on torch: {odd}"
-
-
-def _why_unsupported(dims: Dims) -> str | None:
-    """Say what the native engine has no code for; None when it runs the model."""
-    width = next((dims.letters[w] for w in "CA" if dims.letters[w] % _STEP), None)
-    if width:
-        return f"the native engine needs widths that are multiples of {_STEP}, this has {width}"
-    size = dims.letters.get("N", _HEAD_SIZES[0])
-    if size not in _HEAD_SIZES:
-        return f"the native engine has no code for heads of {size} channels"
-    return None
 
 
 def _native(
@@ -157,17 +185,18 @@ def _native(
 
     pool = Pool(strategy.threads or usual_threads(file.checkpoint.path))
     notices: list[str] = []
-    file, tensors = packed_or_cached(file, strategy.dtype, pool, progress, notices.append)
-    dtype = file.packed.dtype if file.packed else strategy.dtype or _stored(file)
+    # A file of fewer bits is packed once, and kept, as if int8 had been asked for.
+    wanted = strategy.dtype or ("int8" if is_coded(file.checkpoint.tensors) else None)
+    file, tensors = packed_or_cached(file, wanted, pool, progress, notices.append)
+    dtype = file.packed.dtype if file.packed else wanted or _floats(file)
     start = start_state(file)
     engine = NativeEngine(tensors, file.arch, file.dims, pool, dtype=dtype, start=start)
     return engine, notices[0] if notices else None
 
 
-def _stored(file: ModelFile) -> str:
-    """Name the precision that the matrices of a file have."""
-    stored = file.checkpoint.tensors["head.weight"].dtype
-    return {"BF16": "bf16", "F16": "fp16"}.get(stored, "fp32")
+def _floats(file: ModelFile) -> str:
+    """Name the float precision of a file, which is that of its head."""
+    return natural_floats(file.checkpoint.tensors["head.weight"])
 
 
 def _cuda(
@@ -203,4 +232,9 @@ def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> En
         # Widening the weights of a small model would take a fifth of the time of a token.
         dtype, threads = strategy.dtype or "fp32", strategy.threads or 1
         strategy = replace(strategy, dtype=dtype, threads=threads)
+    if strategy.dtype in QUANTIZED:
+        from rwkv_cli.engine.segments import Segment, settle
+
+        one = Segment(strategy.device, _floats(file), int(strategy.dtype.removeprefix("int")))
+        strategy = replace(strategy, segments=settle((one,), file.dims.layers + 1))
     return torch_engine(file, strategy, progress)

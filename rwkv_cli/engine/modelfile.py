@@ -52,14 +52,10 @@ class ModelFile:
         return combined([own, *self.merged]) if self.merged else own
 
     @property
-    def natural_dtype(self) -> str | None:
-        """The precision to run in when nobody names one: "int8" where the file itself has fewer
-        than 16 bits for its matrices; None where the precision of the file will do.
-        """
-        if self.packed:
-            return None
-        layers = (t for name, t in self.checkpoint.tensors.items() if name.endswith(".weight"))
-        return "int8" if any(t.coding for t in layers) else None
+    def folder(self) -> Path:
+        """Where files that belong to it lie."""
+        path = self.checkpoint.path
+        return path if path.is_dir() else path.parent
 
 
 def is_state_file(path: Path) -> bool:

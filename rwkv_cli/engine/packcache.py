@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.packed import LAYOUT
 from rwkv_cli.errors import NotFoundError, StorageError
@@ -56,7 +57,7 @@ def cached_path(file: ModelFile, dtype: str) -> Path:
     key = hashlib.sha256(identity.encode()).hexdigest()[:_KEY_DIGITS]
     ending = f"-{dtype}-{key}{SUFFIX}"
     same = (p for p in _files(packed_folder()) if p.name.endswith(ending))
-    stem = file.checkpoint.path.stem[:_STEM]
+    stem = model_name(file.checkpoint.path)[:_STEM]
     return next(same, packed_folder() / f"{stem}{ending}")
 
 

@@ -7,11 +7,12 @@ The forms are those of native/src/formats.h: "rows" for matrices that every toke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
 from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives
+from rwkv_cli.checkpoints.tensors import RawTensor
 
 QUANTIZED = ("int8", "int4")
 FLOATS = ("fp32", "bf16", "fp16")
@@ -21,6 +22,8 @@ _FIRST = ("emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias")
 _ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 _GROUP, _PANEL, _BLOCK_ROWS, _BLOCK_COLS = 32, 128, 16, 64
 _BLOCK = {"int8": 1088, "int4": 576}  # bytes
+_HEAD_SIZES = (16, 32, 64, 128)  # that native/src/recurrence.inl is compiled for
+_STEP = 32  # widths must be a multiple of it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,29 @@ def _place(name: str, axes: str, dims: Dims) -> Placement:
     role = {"emb.weight": "embedding", "head.weight": "fine"}.get(name, "matrix")
     layout = "panels" if name.endswith("ffn.value.weight") else "rows"
     return Placement(name, role, layout, shape[0], shape[1], False, shape)
+
+
+def natural_floats(raw: RawTensor) -> str:
+    """Name the float precision that a tensor is kept in when nobody asks for another; fp16 for one
+    of fewer bits.
+    """
+    return "fp16" if raw.coding else _NATURAL.get(raw.dtype, "fp16")
+
+
+def is_coded(tensors: Mapping[str, RawTensor]) -> bool:
+    """Tell whether any matrix of a file has fewer bits than a float."""
+    return any(raw.coding for raw in tensors.values())
+
+
+def why_unsupported(dims: Dims) -> str | None:
+    """Say what the native engine has no code for; None when it runs the model."""
+    width = next((dims.letters[w] for w in "CA" if dims.letters[w] % _STEP), None)
+    if width:
+        return f"the native engine needs widths that are multiples of {_STEP}, this has {width}"
+    size = dims.letters.get("N", _HEAD_SIZES[0])
+    if size not in _HEAD_SIZES:
+        return f"the native engine has no code for heads of {size} channels"
+    return None
 
 
 def wanted(place: Placement, stored: str, dtype: str | None) -> str:

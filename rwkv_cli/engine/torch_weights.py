@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import torch
 
 from rwkv_cli.arch.detect import fit_rank
-from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives, arch_module
+from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, arch_module
 from rwkv_cli.arch.stack import Stack
 from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
+from rwkv_cli.engine.footprint import can_quantize, is_matrix, layer_params
+from rwkv_cli.ops.quantized import Quantized, put, room_for
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STORED = {
@@ -22,9 +25,10 @@ _STORED = {
     "F64": torch.float64,
 }
 
-_PART = 1 << 20  # elements that are converted at once where a tensor is derived
+_PIECE = 32 << 20  # bytes of a tensor that are converted at once
 
 Progress = Callable[[int], None]
+Weight = torch.Tensor | Quantized
 
 
 def load_stack(
@@ -46,21 +50,18 @@ def load_stack(
         device: A torch device.
         progress: Called with the bytes of each tensor as it is ready.
     """
-    loader = _Loader(checkpoint, dims, DTYPES[dtype] if dtype else None, device, progress)
+    loader = Loader(checkpoint, dims, device, DTYPES[dtype] if dtype else None, progress=progress)
     ends = {name: loader.tensor(name, axes) for name, axes in GLOBAL_PARAMS.items()}
     module = arch_module(arch.name)
     layers = []
     for layer in range(dims.layers):
         p = SimpleNamespace()
-        for key, axes in arch.params.items():
-            for name in alternatives(key)[1]:
-                full = f"blocks.{layer}.{name}"
-                if full in checkpoint.tensors:
-                    setattr(p, attribute(name), loader.tensor(full, axes))
+        for name, axes in layer_params(arch, checkpoint.tensors, layer):
+            setattr(p, attribute(name), loader.tensor(f"blocks.{layer}.{name}", axes))
         module.prepare(p)
         layers.append(p)
     emb = ends.pop("emb.weight")
-    return Stack(emb, _ends(ends), layers, module.time_mix, module.channel_mix)
+    return Stack(emb, ends_of(ends), layers, module.time_mix, module.channel_mix)
 
 
 def attribute(name: str) -> str:
@@ -70,64 +71,121 @@ def attribute(name: str) -> str:
     return name.removesuffix(".weight").replace(".", "_")
 
 
-def _ends(tensors: Mapping[str, torch.Tensor]) -> SimpleNamespace:
+def ends_of(tensors: Mapping[str, Weight]) -> SimpleNamespace:
+    """Gather the parameters outside the layers, as attributes."""
     short = {attribute(name.removeprefix("blocks.0.")): t for name, t in tensors.items()}
     return SimpleNamespace(**short)
 
 
-class _Loader:
-    """Turns raw tensors into torch tensors of one precision on one device."""
+class Loader:
+    """Turns raw tensors into torch tensors of one precision on one device.
+
+    Args:
+        checkpoint: Where they are.
+        dims: The sizes of the model.
+        device: A torch device.
+        dtype: Of the matrices; None keeps the precision of the file.
+        bits: 8 or 4 where the large matrices are quantized.
+        progress: Called with the bytes of each tensor as it is ready.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         dims: Dims,
-        dtype: torch.dtype | None,
         device: str,
-        progress: Progress | None,
+        dtype: torch.dtype | None,
+        bits: int | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> None:
         self.checkpoint, self.dims, self.dtype = checkpoint, dims, dtype
-        self.device, self.progress = device, progress
+        self.device, self.bits, self.progress = device, bits, progress
 
     def tensor(self, name: str, axes: str) -> torch.Tensor:
-        """Load one tensor: matrices in the weights' precision, vectors and per-head tables in
-        float32.
+        """Load one tensor as floats: matrices in the weights' precision, vectors and per-head
+        tables in float32. One that is in the wanted form is used where it lies.
         """
+        raw, shape = self._found(name, axes)
+        target = (self.dtype or _natural(raw)) if is_matrix(axes) else torch.float32
+        if torch.device(self.device).type == "cpu" and raw.derive is None:
+            mapped = _view(raw)
+            if mapped.dtype == target and mapped.data_ptr() % mapped.element_size() == 0:
+                self._told(raw)
+                return mapped.reshape(shape)
+        loaded = torch.empty(shape, dtype=target, device=self.device)
+        self.fill(name, axes, loaded)
+        return loaded
+
+    def fill(self, name: str, axes: str, target: torch.Tensor) -> None:
+        """Load one tensor as floats into memory that is there already."""
+        raw, shape = self._found(name, axes)
+        for begin, rows in self._pieces(raw, shape):
+            target[begin : begin + len(rows)].copy_(rows)
+        self._told(raw)
+
+    def weight(self, name: str, axes: str) -> Weight:
+        """Load one tensor as the precision wants it: a large matrix may be quantized, the head in 8
+        bits at least.
+        """
+        if not self.bits or not is_matrix(axes) or not can_quantize(name, self.dims.shape(axes)):
+            return self.tensor(name, axes)
+        raw, shape = self._found(name, axes)
+        bits = 8 if name == "head.weight" else self.bits
+        floats = self.dtype or _natural(raw)
+        made = room_for((shape[0], shape[1]), bits, floats, self.device)
+        self.fill_quantized(name, axes, made)
+        return made
+
+    def fill_quantized(self, name: str, axes: str, target: Quantized) -> None:
+        """Quantize one tensor, on the device, into memory that is there already."""
+        raw, shape = self._found(name, axes)
+        for begin, rows in self._pieces(raw, shape):
+            put(target, begin, rows.to(device=self.device, dtype=target.dtype))
+        self._told(raw)
+
+    def _found(self, name: str, axes: str) -> tuple[RawTensor, tuple[int, ...]]:
         raw = self.checkpoint.tensors[name]
-        rank = len(axes.split())
-        shape = fit_rank(raw.shape, rank)
+        shape = fit_rank(raw.shape, len(axes.split()))
         assert shape is not None, name  # detection compared every shape
-        is_matrix = rank > 1 and "H" not in axes.split()
-        target = (self.dtype or _natural(_STORED[raw.dtype])) if is_matrix else torch.float32
-        loaded = self._in_parts(raw, target) if raw.derive_rows else self._whole(raw, target)
+        return raw, shape
+
+    def _pieces(self, raw: RawTensor, shape: tuple[int, ...]) -> Iterator[tuple[int, torch.Tensor]]:
+        """Give a tensor some rows at a time, with the number of the first; the memory behind them
+        is given back at once.
+        """
+        if raw.derive_rows and raw.shape == shape:
+            yield from self._derived_pieces(raw)
+            return
+        mapped = _view(raw.plain())
+        size = mapped.element_size()
+        misplaced = mapped.data_ptr() % size  # files may place a tensor at any byte
+        rows = mapped.reshape(shape)
+        width = max(1, rows[0].numel()) * size
+        step = max(1, _PIECE // width)
+        for begin in range(0, shape[0], step):
+            piece = rows[begin : begin + step]
+            yield begin, piece.clone() if misplaced else piece
+            if raw.derive is None:
+                behind = raw.data[begin * width : (begin + step) * width]
+                self.checkpoint.release(replace(raw, data=behind))
+
+    def _derived_pieces(self, raw: RawTensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Derive a tensor some rows at a time: whole it may be half a gigabyte."""
+        step = max(1, _PIECE // max(1, 4 * prod(raw.shape[1:])))
+        for begin in range(0, raw.shape[0], step):
+            part = raw.plain_rows(begin, min(step, raw.shape[0] - begin))
+            yield begin, _view(part).reshape(part.shape)
+        self.checkpoint.release(raw)
+
+    def _told(self, raw: RawTensor) -> None:
         if self.progress:
             self.progress(raw.nbytes)
-        return loaded.reshape(shape)
-
-    def _whole(self, raw: RawTensor, target: torch.dtype) -> torch.Tensor:
-        """Load a tensor at once; one that lies in the file as it is wanted stays there."""
-        mapped = _view(raw.plain())
-        where = mapped.data_ptr()
-        if where % mapped.element_size():
-            mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
-        loaded = mapped.to(device=self.device, dtype=target)
-        if loaded.data_ptr() != where:
-            self.checkpoint.release(raw)
-        return loaded
-
-    def _in_parts(self, raw: RawTensor, target: torch.dtype) -> torch.Tensor:
-        """Load a tensor that is derived a few rows at a time: whole it may be half a gigabyte."""
-        loaded = torch.empty(raw.shape, device=self.device, dtype=target)
-        step = max(_PART // prod(raw.shape[1:]), 1)
-        for start in range(0, raw.shape[0], step):
-            part = raw.plain_rows(start, min(step, raw.shape[0] - start))
-            loaded[start : start + step] = _view(part).reshape(part.shape)
-        self.checkpoint.release(raw)
-        return loaded
 
 
-def _natural(stored: torch.dtype) -> torch.dtype:
-    """The precision to compute with for one that a file has."""
+def _natural(raw: RawTensor) -> torch.dtype:
+    """The precision to compute with for one that a file has; fp16 for fewer bits."""
+    stored = torch.float16 if raw.coding else _STORED[raw.dtype]
     return torch.float32 if stored == torch.float64 else stored
 
 

@@ -1,55 +1,130 @@
-"""The models that can be had: their names, sizes and checksums."""
+"""The published models that this program knows by a short name; data, without network or disk
+beyond the package.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parents[1] / "data" / "catalogue.json"
+
+# Sizes as their authors write them: 1B5 is 1.5B.
+_WRITTEN = re.compile(r"(?<![a-z0-9.])(\d+)b(\d)(?![0-9])")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A model of the catalogue.
+    """One published model.
 
     Attributes:
-        name: What people call it.
-        file: Name of its file.
-        size: Its bytes.
-        sha256: Of the file; None where that is not known.
+        names: What it can be called; the first is the one that is shown.
+        repo: OWNER/NAME on the hub.
+        file: The file in the repository; empty where the repository as a whole is the model.
+        size: Bytes, or None where nobody wrote them down.
+        about: Bytes, roughly, where `size` is None.
+        sha256: Of the file, in hex; None where it is not known.
+        licence: SPDX name; None where the repository does not state it.
+        family: The chat format, as `text/templates` names it.
+        version: Of the architecture: 4, 5, 6 or 7.
+        parameters: "1.5b".
+        date: Day of the release, ISO; None for conversions of older files.
+        format: pth, gguf or hf.
     """
 
-    name: str
+    names: tuple[str, ...]
+    repo: str
     file: str
-    size: int
-    sha256: str | None = None
+    size: int | None
+    about: int | None
+    sha256: str | None
+    licence: str | None
+    family: str
+    version: int
+    parameters: str
+    date: str | None
+    format: str
+
+    @property
+    def name(self) -> str:
+        """The name that is shown."""
+        return self.names[0]
 
     @property
     def bytes(self) -> int:
-        """The size."""
-        return self.size
+        """The size, exact or rough."""
+        return self.size or self.about or 0
+
+    @property
+    def tokenizer(self) -> str:
+        """The tokenizer that the model was trained with: "world" or "20b"."""
+        return "20b" if self.family in ("pile", "raven") else "world"
+
+    @property
+    def newest(self) -> bool:
+        """Whether this is the release to take of its size: it has the size as a name."""
+        return self.parameters in self.names
 
 
-_ENTRIES = (
-    Entry("g1-0.1b", "rwkv7-g1d-0.1b-20260129-ctx8192.pth", 382223725),
-    Entry("g1-0.4b", "rwkv7-g1d-0.4b-20260210-ctx8192.pth", 901776749),
-    Entry(
-        "g1-1.5b",
-        "rwkv7-g1k-1.5b-20260930-ctx25600.pth",
-        3055444605,
-        "dfc1fc450641d5e00c5f412b5530a17b2a734ac02bde04d98c57608f5daaf773",
-    ),
-    Entry("g1-2.9b", "rwkv7-g1k-2.9b-20260930-ctx25600.pth", 5896273469),
-    Entry("g1-7.2b", "rwkv7-g1k-7.2b-20260930-ctx25600.pth", 14400009405),
-    Entry(
-        "g1-13.3b",
-        "rwkv7-g1k-13.3b-20260930-ctx25600.pth",
-        26540868485,
-        "31799b3f8207e74c1b47f359184ac1c658c927ff697971447f7bf0fd18ae393f",
-    ),
-)
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A tokenizer's file, which no package brings.
+
+    Attributes:
+        repo: OWNER/NAME on the hub.
+        file: The file in the repository.
+        name: What it must be called beside the model.
+    """
+
+    repo: str
+    file: str
+    name: str
+
+
+def entries() -> tuple[Entry, ...]:
+    """List all models, the newest family first."""
+    return _read()[0]
+
+
+def companion(tokenizer: str) -> Companion | None:
+    """Give the file that a tokenizer needs; None for one that comes with this program."""
+    return _read()[1].get(tokenizer)
 
 
 def find(name: str) -> Entry | None:
-    """Find a model by its name, by its size alone, or by its file."""
-    for entry in _ENTRIES:
-        if name.lower() in (entry.name, entry.name.removeprefix("g1-"), entry.file):
-            return entry
-    return None
+    """Find a model by one of its names, or by the name of its file; None when there is none.
+
+    Case, `_` for `-`, and 1b5 for 1.5b do not matter.
+    """
+    wanted = plain(name)
+    return _by_name().get(wanted)
+
+
+def plain(name: str) -> str:
+    """Reduce a name to what people mean by it."""
+    text = _WRITTEN.sub(r"\1.\2b", name.strip().lower().replace("_", "-"))
+    return text.removesuffix(".pth").removesuffix(".gguf")
+
+
+@cache
+def _by_name() -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for entry in entries():
+        for name in (*entry.names, entry.file.rpartition("/")[2]):
+            if name:
+                found.setdefault(plain(name), entry)
+    return found
+
+
+@cache
+def _read() -> tuple[tuple[Entry, ...], dict[str, Companion]]:
+    data: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    missing = dict.fromkeys(("size", "about", "sha256", "licence", "date"))
+    models = tuple(
+        Entry(**{**missing, **row, "names": tuple(row["names"])}) for row in data["models"]
+    )
+    return models, {name: Companion(**row) for name, row in data["tokenizers"].items()}

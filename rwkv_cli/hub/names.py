@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from rwkv_cli.checkpoints.filenames import SUFFIXES, model_name
 from rwkv_cli.errors import NotFoundError, StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.hub.matching import matching, plain, same_name
@@ -17,7 +18,6 @@ from rwkv_cli.hub.registry import Registry, read_registry
 from rwkv_cli.hub.sidecar import read
 from rwkv_cli.places import expanded
 
-SUFFIXES = (".pth", ".safetensors", ".st", ".bin", ".gguf")
 DEMO_NAME = "demo"
 
 _SHOWN = 80  # characters of a name in a message
@@ -56,11 +56,6 @@ def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]
     stems = [*map(model_name, paths), *added]
     found = {p.name if stems.count(model_name(p)) > 1 else model_name(p): p for p in paths}
     return found | added
-
-
-def model_name(path: Path) -> str:
-    """Give the name of the model at a path."""
-    return path.stem if path.suffix in SUFFIXES else path.name
 
 
 def resolve(name: str, folder: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from rwkv_cli.errors import RwkvError
-from rwkv_cli.files import read_regular
+from rwkv_cli.files import read_regular, write_atomic
 
 _LARGEST = 4 << 20  # bytes
 _TYPES: dict[str, type] = {"size": int, "verified": bool, "files": dict}  # all others are texts
@@ -65,3 +66,14 @@ def read(model: Path) -> Sidecar | None:
     if not all(isinstance(value, _TYPES.get(key, str)) for key, value in told.items()):
         return None
     return Sidecar(**told)
+
+
+def write(model: Path, sidecar: Sidecar) -> None:
+    """Remember where a model came from.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    record = {key: value for key, value in asdict(sidecar).items() if key != "files" or value}
+    record["downloaded"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_atomic(path_of(model), [json.dumps(record, indent=1).encode(), b"\n"])

@@ -25,6 +25,7 @@ from oracle.weights import VERSIONS, Shape, Tensors, random_model
 from safetensors.torch import save_file
 
 from rwkv_cli.engine.modelfile import open_model
+from rwkv_cli.engine.placement import is_coded
 from rwkv_cli.native.library import is_available
 
 # Heads of a size that has native code; the low ranks are no multiple of anything.
@@ -135,7 +136,7 @@ def test_a_quantized_gguf_file_is_the_model_that_its_blocks_stand_for(
         model(version, shape=WIDE), version, WIDE, kind, rescale_every=1 if version == "v6" else 0
     )
     path = write_gguf(made, tmp_path / "m.gguf")
-    assert open_model(path).natural_dtype == "int8"
+    assert is_coded(open_model(path).checkpoint.tensors)
     assert_same(path, made.original)
 
 
@@ -146,13 +147,13 @@ def test_a_quantized_bin_file_is_the_model_that_its_blocks_stand_for(
 ) -> None:
     path = tmp_path / "m.bin"
     tensors = write_bin(model(version), version, path, kind)
-    assert open_model(path).natural_dtype == "int8"
+    assert is_coded(open_model(path).checkpoint.tensors)
     assert_near(path, tensors)
 
 
 def test_a_file_with_whole_matrices_has_no_precision_of_its_own(tmp_path: Path) -> None:
     made = gguf_model(model("v7"), "v7", SHAPE, "F16")
-    assert open_model(write_gguf(made, tmp_path / "m.gguf")).natural_dtype is None
+    assert not is_coded(open_model(write_gguf(made, tmp_path / "m.gguf")).checkpoint.tensors)
 
 
 def test_the_embedding_serves_as_head_where_the_config_says_so(tmp_path: Path) -> None:

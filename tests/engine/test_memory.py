@@ -16,7 +16,10 @@ from oracle.models import random_tokens, tiny_model
 from oracle.weights import Shape, random_model
 from safetensors.torch import save_file
 
+from rwkv_cli.engine.memory import Machine
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.modelfile import open_model
+from rwkv_cli.engine.plan import plan_for
 
 MIB = 1 << 20
 SLACK = 100 * MIB  # code and buffers; far less than the weights, so a second copy cannot hide
@@ -30,8 +33,10 @@ if engine == "torch":
 if path:
     from pathlib import Path
     from rwkv_cli.engine.load import load_model
-    from rwkv_cli.engine.strategy import Strategy
+    from rwkv_cli.engine.strategy import Strategy, parse_strategy
     strategy = Strategy("cpu", dtype or None, engine, 1)
+    if " " in dtype:
+        strategy = parse_strategy(dtype)
     model = load_model(Path(path), strategy, tokenizer="bytes")
     for _ in range(6):  # enough for the native engine to move its weights to large pages
         model.prefill([1, 2, 3])
@@ -88,6 +93,14 @@ def test_weights_are_never_held_twice(
     weights = large.stat().st_size * factor
     assert weights > 190 * MIB * factor
     assert _peak(engine, str(large), dtype) - bare < weights + SLACK
+
+
+@needs_proc
+@pytest.mark.parametrize("strategy", ["cpu fp16 *3 -> cpu bf16", "cpu fp32 *4 -> cpu fp16i8"])
+def test_a_split_model_takes_the_memory_of_its_plan(large: Path, strategy: str) -> None:
+    planned = plan_for(open_model(large), strategy, machine=Machine()).total
+    assert planned > 100 * MIB
+    assert _peak("torch", str(large), strategy) - _peak("torch") < planned + SLACK
 
 
 @needs_proc
