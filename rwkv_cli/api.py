@@ -25,10 +25,11 @@ def load(
     Args:
         model: A weights file (.pth, .safetensors, rwkv.cpp .bin), the name of an installed model,
             or "demo".
-        strategy: A device and a precision, such as "cpu fp32" or "cuda fp16".
+        strategy: Devices and precisions, such as "cpu fp32", "cuda fp16 *20 -> cpu fp32" or
+            "cuda fp16i8 *0+"; without any of the three it is "auto", which goes by free memory.
         device: A torch device; overrules the strategy.
-        dtype: "fp32", "bf16" or "fp16"; overrules the strategy. By default the precision of the
-            file.
+        dtype: "fp32", "bf16", "fp16", "int8" or "int4"; overrules the strategy. By default the
+            precision of the file.
         tokenizer: Name or file of a tokenizer; by default the one that belongs to the vocabulary.
 
     Raises:

@@ -2,6 +2,7 @@
 
 RwkvError
 ├── UsageError       2   the command line or a setting is wrong
+│   └── PointedError     one place in a text is wrong
 ├── NotFoundError    3   no such model, chat, state or file
 ├── MismatchError    4   a state of another model, or a newer format
 ├── StorageError     5   disk or network failed
@@ -36,6 +37,21 @@ class UsageError(RwkvError):
     """The command line or a setting is wrong."""
 
     exit_code = 2
+
+
+class PointedError(UsageError):
+    """One place in a text that a user wrote is wrong.
+
+    Attributes:
+        text: What was written.
+        span: Where the wrong part of it begins and ends.
+    """
+
+    def __init__(
+        self, message: str, text: str, span: tuple[int, int], *, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.text, self.span = text, span
 
 
 class NotFoundError(RwkvError):

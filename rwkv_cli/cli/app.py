@@ -17,8 +17,9 @@ from types import FrameType
 import click
 
 from rwkv_cli.cli.options import help_option, version_option
-from rwkv_cli.errors import LimitError, RwkvError, StorageError, UsageError
+from rwkv_cli.errors import LimitError, PointedError, RwkvError, StorageError, UsageError
 from rwkv_cli.files import reason
+from rwkv_cli.render.pointing import pointed
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note, occupy_closed_streams, silence_stdout
 
@@ -193,6 +194,10 @@ def fail(message: str, hint: str | None, code: int, arguments: Sequence[str]) ->
     if "--debug" in arguments and sys.exc_info()[0] is not None:
         note(safe_lines(traceback.format_exc()))
     note(f"rwkv: {safe(message)}")
+    error = sys.exc_info()[1]
+    if isinstance(error, PointedError):
+        for line in pointed(error.text, error.span):
+            note(f"  {line}")
     if hint:
         note(f"  {safe(hint)}")
     return code

@@ -48,7 +48,7 @@ from rwkv_cli.render.streams import STDOUT, FileSink, Sink, is_terminal, note, s
     "--tokenizer", cls=ModelOption, metavar="NAME|FILE", help="Instead of the one that belongs."
 )
 @click.option(
-    "--strategy", cls=ModelOption, metavar="TEXT", help="Device and precision, as in 'cpu bf16'."
+    "--strategy", cls=ModelOption, metavar="TEXT", help="'auto', or devices as in 'cpu bf16'."
 )
 @click.option("--device", cls=ModelOption, metavar="DEVICE", help="Such as cpu, cuda or mps.")
 @click.option("--dtype", cls=ModelOption, metavar="DTYPE,...", help="Precisions of the weights.")

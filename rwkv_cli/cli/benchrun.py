@@ -138,5 +138,5 @@ def _engine(model: Model, settings: Settings) -> Engine:
     dtype = dtype_of(name)
     if dtype is None:
         raise RefusedError(f"{name!r} is no arithmetic whose precision is known")
-    is_on_cpu = settings.placement().device == "cpu"
+    is_on_cpu = set(name.split()) & {"cuda", "mps", "xpu"} == set()
     return Engine(name, dtype, settings.threads or 1, is_on_cpu)

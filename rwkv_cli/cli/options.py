@@ -93,7 +93,11 @@ _MODEL = (
     ),
     _model("--tokenizer", metavar="NAME|FILE", help="Instead of the one the vocabulary tells."),
     _model("--template", metavar="NAME", help="Chat format: world, g1, raven, pile, demo."),
-    _model("--strategy", metavar="TEXT", help="Device and precision, such as 'cpu bf16'."),
+    _model(
+        "--strategy", metavar="TEXT", help="'auto', or devices as in 'cuda fp16 *9 -> cpu fp32'."
+    ),
+    _model("--vram-budget", type=NUMBER, metavar="N", help="Most bytes of a card, such as 3g."),
+    _model("--ram-budget", type=NUMBER, metavar="N", help="Most bytes of memory, such as 8g."),
     _model("--device", metavar="DEVICE", help="Such as cpu, cuda or mps."),
     _model("--dtype", metavar="DTYPE", help="fp32, bf16, fp16, int8, int4; else the file's."),
     _model("--engine", metavar="NAME", help="native or torch; else the best there is."),

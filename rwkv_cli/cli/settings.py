@@ -10,12 +10,13 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from rwkv_cli.cli.options import whole_number
 from rwkv_cli.engine.lorafile import Lora, lora_named
+from rwkv_cli.engine.memory import Budgets
 from rwkv_cli.engine.strategy import Strategy, choose_strategy
 from rwkv_cli.errors import UsageError
 from rwkv_cli.files import reason
@@ -42,6 +43,8 @@ class Settings:
     engine: str | None = None
     threads: int | None = None
     kernels: str | None = None
+    vram_budget: int | None = None
+    ram_budget: int | None = None
     system: str | None = None
     think: str | None = None
     max_tokens: int | None = None
@@ -58,9 +61,10 @@ class Settings:
 
     def placement(self) -> Strategy:
         """Say where the model runs."""
-        return choose_strategy(
+        chosen = choose_strategy(
             self.strategy, self.device, self.dtype, self.engine, self.threads, self.kernels
         )
+        return replace(chosen, budgets=Budgets(self.vram_budget, self.ram_budget))
 
     def loras(self) -> list[Lora]:
         """Name the files to merge into the model.
@@ -97,13 +101,17 @@ class Settings:
         return secrets.randbits(32) if self.seed is None else self.seed
 
 
-_INTEGERS = {"threads", "max_tokens", "seed", "top_k", "state_room"}
+_INTEGERS = {
+    "threads", "max_tokens", "seed", "top_k", "state_room", "vram_budget", "ram_budget",
+}  # fmt: skip
 _FLOATS = {"temperature", "top_p", "min_p", "presence", "frequency", "penalty_decay"}
 _RANGES = {
     "max_tokens": (1, 1 << 40),
     "threads": (1, 1024),
     "seed": (0, 2**64 - 1),
     "state_room": (0, 1 << 60),
+    "vram_budget": (0, 1 << 60),
+    "ram_budget": (0, 1 << 60),
 }
 _KEYS = tuple(field.name for field in fields(Settings))
 

@@ -8,24 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_cli.arch.spec import Dims
+from rwkv_cli.engine.footprint import is_coded, stored_floats
 from rwkv_cli.engine.identity import Identity, describe
 from rwkv_cli.engine.lora import with_loras
 from rwkv_cli.engine.lorafile import Lora
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
+from rwkv_cli.engine.placement import QUANTIZED, why_unsupported
 from rwkv_cli.engine.protocol import Engine
+from rwkv_cli.engine.segments import Segment, settle
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
-from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.errors import LimitError, RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
 from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
 
 _SMALL = 64 << 20  # bytes of a weights file
-_HEAD_SIZES = (16, 32, 64, 128)  # that native/src/recurrence.inl is compiled for
-_STEP = 32  # widths must be a multiple of it there
 
 
 def load_model(
@@ -87,12 +87,49 @@ def _engine(
     file: ModelFile, strategy: Strategy, progress: Progress | None
 ) -> tuple[Engine, str | None]:
     """Choose and make the engine, and say what its user should know."""
+    if strategy.auto:
+        return _automatic(file, strategy, progress)
+    if strategy.segments:
+        strategy = _settled(file, strategy)
+    if strategy.segments:
+        return torch_engine(file, strategy, progress), None
     if strategy.device.startswith("cuda") and "torch" not in (strategy.engine, strategy.kernels):
         return _cuda(file, strategy, progress)
     why_torch = _why_torch(file, strategy)
     if why_torch is None:
         return _native(file, strategy, progress)
     return _torch(file, strategy, progress), why_torch or None
+
+
+def _automatic(
+    file: ModelFile, strategy: Strategy, progress: Progress | None
+) -> tuple[Engine, str | None]:
+    """Make the engine that suits the memory of this machine; a card that cannot be used after all
+    is done without.
+    """
+    from rwkv_cli.engine.plan import automatic
+
+    chosen, notice = automatic(file, strategy)
+    try:
+        engine, told = _engine(file, chosen, progress)
+    except (UnavailableError, UsageError, LimitError) as error:
+        if chosen.device == "cpu" and not chosen.segments:
+            raise
+        on_cpu, notice = automatic(file, strategy, cards=False)
+        engine, told = _engine(file, on_cpu, progress)
+        notice = f"Running on the CPU: {error.message}"
+    return engine, "; ".join(filter(None, (notice, told))) or None
+
+
+def _settled(file: ModelFile, strategy: Strategy) -> Strategy:
+    """Write out how many layers each segment gets; where one gets all of them, it is no more than a
+    device and a precision.
+    """
+    segments = settle(strategy.segments, file.dims.layers + 1)
+    first = segments[0]
+    if len(segments) == 1 and not first.streams:
+        return replace(strategy, device=first.device, dtype=first.dtype, segments=())
+    return replace(strategy, segments=segments)
 
 
 def usual_threads(path: Path) -> int:
@@ -129,21 +166,10 @@ def _why_torch(file: ModelFile, strategy: Strategy) -> str | None:
                 f"the native engine is missing: {missing}", hint="rwkv doctor --build"
             )
         return f"Running on torch, slower than the native engine: {missing} (rwkv doctor)"
-    odd = _why_unsupported(file.dims)
+    odd = why_unsupported(file.dims)
     if odd and needed:
         raise UsageError(f"{file.checkpoint.path}: {odd}", hint="--engine torch")
     return odd and f"Running on torch: {odd}"
-
-
-def _why_unsupported(dims: Dims) -> str | None:
-    """Say what the native engine has no code for; None when it runs the model."""
-    width = next((dims.letters[w] for w in "CA" if dims.letters[w] % _STEP), None)
-    if width:
-        return f"the native engine needs widths that are multiples of {_STEP}, this has {width}"
-    size = dims.letters.get("N", _HEAD_SIZES[0])
-    if size not in _HEAD_SIZES:
-        return f"the native engine has no code for heads of {size} channels"
-    return None
 
 
 def _native(
@@ -157,17 +183,13 @@ def _native(
 
     pool = Pool(strategy.threads or usual_threads(file.checkpoint.path))
     notices: list[str] = []
-    file, tensors = packed_or_cached(file, strategy.dtype, pool, progress, notices.append)
-    dtype = file.packed.dtype if file.packed else strategy.dtype or _stored(file)
+    # A file of fewer bits is packed once, and kept, as if int8 had been asked for.
+    wanted = strategy.dtype or ("int8" if is_coded(file) else None)
+    file, tensors = packed_or_cached(file, wanted, pool, progress, notices.append)
+    dtype = file.packed.dtype if file.packed else wanted or stored_floats(file)
     start = start_state(file)
     engine = NativeEngine(tensors, file.arch, file.dims, pool, dtype=dtype, start=start)
     return engine, notices[0] if notices else None
-
-
-def _stored(file: ModelFile) -> str:
-    """Name the precision that the matrices of a file have."""
-    stored = file.checkpoint.tensors["head.weight"].dtype
-    return {"BF16": "bf16", "F16": "fp16"}.get(stored, "fp32")
 
 
 def _cuda(
@@ -203,4 +225,7 @@ def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> En
         # Widening the weights of a small model would take a fifth of the time of a token.
         dtype, threads = strategy.dtype or "fp32", strategy.threads or 1
         strategy = replace(strategy, dtype=dtype, threads=threads)
+    if strategy.dtype in QUANTIZED:
+        one = Segment(strategy.device, stored_floats(file), int(strategy.dtype.removeprefix("int")))
+        strategy = replace(strategy, segments=settle((one,), file.dims.layers + 1))
     return torch_engine(file, strategy, progress)

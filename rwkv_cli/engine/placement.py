@@ -21,6 +21,8 @@ _FIRST = ("emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias")
 _ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
 _GROUP, _PANEL, _BLOCK_ROWS, _BLOCK_COLS = 32, 128, 16, 64
 _BLOCK = {"int8": 1088, "int4": 576}  # bytes
+_HEAD_SIZES = (16, 32, 64, 128)  # that native/src/recurrence.inl is compiled for
+_STEP = 32  # widths must be a multiple of it there
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,17 @@ def _place(name: str, axes: str, dims: Dims) -> Placement:
     role = {"emb.weight": "embedding", "head.weight": "fine"}.get(name, "matrix")
     layout = "panels" if name.endswith("ffn.value.weight") else "rows"
     return Placement(name, role, layout, shape[0], shape[1], False, shape)
+
+
+def why_unsupported(dims: Dims) -> str | None:
+    """Say what the native engine has no code for; None when it runs the model."""
+    width = next((dims.letters[w] for w in "CA" if dims.letters[w] % _STEP), None)
+    if width:
+        return f"the native engine needs widths that are multiples of {_STEP}, this has {width}"
+    size = dims.letters.get("N", _HEAD_SIZES[0])
+    if size not in _HEAD_SIZES:
+        return f"the native engine has no code for heads of {size} channels"
+    return None
 
 
 def wanted(place: Placement, stored: str, dtype: str | None) -> str:

@@ -1,11 +1,10 @@
-"""Runs a stack with torch, on any of its devices: the reference engine. It knows no files and no
-text.
+"""Runs a stack with torch, on any of its devices or on several: the reference engine. It knows no
+files and no text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,28 +14,14 @@ from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.arch.stack import Stack
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.engine.torch_states import Residence, Span
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s
 
 CHUNK = 256  # tokens of a prefill computed at once: enough for full matrix speed, small in memory
 
-Tensors = Mapping[str, torch.Tensor]  # a state on its device: name to (layers, batch, ...)
-
-
-class TorchArrays:
-    """A state's arrays on a torch device, each (layers, ...)."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = dict(tensors)
-
-    def to_host(self) -> dict[str, Float32s]:
-        """Copy every array to the host."""
-        return {name: t.cpu().numpy() for name, t in self.tensors.items()}
-
-    def clone(self) -> TorchArrays:
-        """Copy every array on its device."""
-        return TorchArrays({name: t.clone() for name, t in self.tensors.items()})
+_PRECISION = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class TorchEngine:
@@ -45,30 +30,68 @@ class TorchEngine:
     """
 
     def __init__(self, stack: Stack, arch: Arch, dims: Dims, device: str) -> None:
+        """Make an engine of one device."""
+        start = {
+            layer: p.att_time_state.cpu().numpy()
+            for layer, p in enumerate(stack.layers)
+            if hasattr(p, "att_time_state")
+        }
+        numerics = f"{torch.device(device).type} {_PRECISION[stack.ends.head.dtype]}"
+        self._set_up(stack, arch, dims, (Span(device, 0, dims.layers),), numerics, start)
+
+    @classmethod
+    def split(
+        cls,
+        stack: Stack,
+        model: tuple[Arch, Dims],
+        spans: tuple[Span, ...],
+        numerics: str,
+        start: Mapping[int, Float32s],
+    ) -> TorchEngine:
+        """Make an engine whose layers lie on several devices, or are streamed.
+
+        Args:
+            stack: The parameters; the embedding lies on the CPU.
+            model: Version and sizes.
+            spans: Where the layers lie.
+            numerics: What `numerics` says after "torch".
+            start: Tuned starting state of layers, each (H, N, N).
+        """
+        engine = cls.__new__(cls)
+        engine._set_up(stack, *model, spans, numerics, start)
+        return engine
+
+    def _set_up(
+        self,
+        stack: Stack,
+        arch: Arch,
+        dims: Dims,
+        spans: tuple[Span, ...],
+        numerics: str,
+        start: Mapping[int, Float32s],
+    ) -> None:
         self.stack, self.arch, self.dims = stack, arch, dims
-        self.device = torch.device(device)
-        precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-        self.numerics = f"torch {self.device.type} {precision[stack.ends.head.dtype]}"
+        self.numerics = f"torch {numerics}"
         self.chunk, self.exact_splits = CHUNK, False
+        self._states, self._start = Residence(spans), start
 
     def zero_state(self) -> State:
         """Make the state before any token; a state tuned into the model is where it starts."""
         state = empty_state(self.arch, self.dims)
-        for layer, p in enumerate(self.stack.layers):
-            if hasattr(p, "att_time_state"):
-                state.arrays["wkv"][layer] = p.att_time_state.cpu().numpy()
+        for layer, wkv in self._start.items():
+            state.arrays["wkv"][layer] = wkv
         return state
 
     @torch.inference_mode()
     def prefill(self, tokens: Sequence[int], state: State) -> Float32s:
         """Feed tokens to a state, a chunk at a time: (V,) float32 logits of the next one."""
-        ids = torch.as_tensor(np.asarray(tokens, dtype=np.int64), device=self.device)
-        tensors = self._open([state])
-        views = self._layers(tensors)
+        ids = self._ids(tokens)
+        opened = self._states.open([state])
+        views = list(self._states.layers(opened))
         for start in range(0, len(ids), CHUNK):
             hidden = self.stack.hidden(ids[None, start : start + CHUNK], views)
         logits = self.stack.logits(hidden[0, -1])
-        self._close(tensors, [state])
+        self._states.close(opened, [state])
         row: Float32s = self._finish(logits[None], [tokens], [state])[0]
         return row
 
@@ -77,47 +100,19 @@ class TorchEngine:
         """Feed one token to each of B states, in one pass over the weights: (B, V)
         float32 logits.
         """
-        ids = torch.as_tensor(np.asarray(tokens, dtype=np.int64), device=self.device)
-        tensors = self._open(states)
-        hidden = self.stack.hidden(ids[:, None], self._layers(tensors))
+        opened = self._states.open(states)
+        views = list(self._states.layers(opened))
+        hidden = self.stack.hidden(self._ids(tokens)[:, None], views)
         logits = self.stack.logits(hidden[:, 0])
-        self._close(tensors, states)
+        self._states.close(opened, states)
         return self._finish(logits, [[t] for t in tokens], states)
+
+    def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Bring tokens to where the embedding is."""
+        return torch.as_tensor(np.asarray(tokens, dtype=np.int64), device=self.stack.emb.device)
 
     def draws(self, plan: DrawPlan) -> None:
         """Leave drawing to the host."""
-
-    def _open(self, states: Sequence[State]) -> Tensors:
-        """Bring states to the device side by side; a single one on the host is used where it is."""
-        resident = [self._resident(state) for state in states]
-        if len(resident) == 1:
-            return {name: t.unsqueeze(1) for name, t in resident[0].items()}
-        names = self.arch.state
-        return {name: torch.stack([r[name] for r in resident], dim=1) for name in names}
-
-    def _resident(self, state: State) -> Tensors:
-        if isinstance(state.device, TorchArrays):
-            return state.device.tensors
-        host = {name: torch.from_numpy(a) for name, a in state.arrays.items()}
-        if self.device.type == "cpu":
-            return host
-        state.move_to(TorchArrays({name: t.to(self.device) for name, t in host.items()}))
-        return self._resident(state)
-
-    def _layers(self, tensors: Tensors) -> list[SimpleNamespace]:
-        """Give each layer its (batch, ...) views, under the names of the version's state table."""
-        return [
-            SimpleNamespace(**{name: t[layer] for name, t in tensors.items()})
-            for layer in range(self.dims.layers)
-        ]
-
-    def _close(self, tensors: Tensors, states: Sequence[State]) -> None:
-        """Give states that were stacked their rows back."""
-        if len(states) == 1:
-            return
-        for row, state in enumerate(states):
-            for name, own in self._resident(state).items():
-                own.copy_(tensors[name][:, row])
 
     def _finish(
         self, logits: torch.Tensor, tokens: Sequence[Sequence[int]], states: Sequence[State]

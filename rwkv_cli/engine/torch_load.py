@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.engine.model import Progress
 from rwkv_cli.engine.modelfile import ModelFile
+from rwkv_cli.engine.segments import places
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.errors import LimitError, UsageError
 from rwkv_cli.native.library import UnavailableError
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 
 def torch_engine(file: ModelFile, strategy: Strategy, progress: Progress | None) -> TorchEngine:
-    """Load a model onto a device of torch's.
+    """Load a model onto devices of torch's: one, or those of the segments.
 
     Raises:
         UnavailableError: There is no torch.
-        UsageError: It cannot use the device.
+        UsageError: It cannot use a device.
         LimitError: There is not enough memory.
     """
+    if strategy.segments:
+        return _split(file, strategy, progress)
     require_device(strategy.device)
     import torch
 
@@ -36,6 +39,27 @@ def torch_engine(file: ModelFile, strategy: Strategy, progress: Progress | None)
     with enough_memory(file, device, "bf16"):
         stack = load_stack(checkpoint, file.arch, file.dims, dtype, device, progress)
     return TorchEngine(stack, file.arch, file.dims, device)
+
+
+def _split(file: ModelFile, strategy: Strategy, progress: Progress | None) -> TorchEngine:
+    """Load a model whose layers go to several places."""
+    if file.packed:
+        raise UsageError(
+            f"{file.checkpoint.path}: is packed for the native engine and the CUDA kernels, which "
+            "take it whole",
+            hint="name the file that it was made from",
+        )
+    devices = list(dict.fromkeys(segment.device for segment in strategy.segments))
+    for device in devices:
+        require_device(device)
+    import torch
+
+    from rwkv_cli.engine.torch_split import split_engine
+
+    if strategy.threads:
+        torch.set_num_threads(strategy.threads)
+    with enough_memory(file, " and ".join(devices), None):
+        return split_engine(file, places(strategy.segments, file.dims.layers + 1), progress)
 
 
 def require_device(device: str) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from rwkv_cli.arch.detect import fit_rank
-from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives, arch_module
+from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, arch_module
 from rwkv_cli.arch.stack import Stack
 from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
+from rwkv_cli.engine.footprint import can_quantize, is_matrix, layer_params
+from rwkv_cli.ops.quantized import Quantized, quantize
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _STORED = {
@@ -22,6 +24,7 @@ _STORED = {
 }
 
 Progress = Callable[[int], None]
+Weight = torch.Tensor | Quantized
 
 
 def load_stack(
@@ -43,21 +46,18 @@ def load_stack(
         device: A torch device.
         progress: Called with the bytes of each tensor as it is ready.
     """
-    loader = _Loader(checkpoint, dims, DTYPES[dtype] if dtype else None, device, progress)
+    loader = Loader(checkpoint, dims, device, DTYPES[dtype] if dtype else None, progress=progress)
     ends = {name: loader.tensor(name, axes) for name, axes in GLOBAL_PARAMS.items()}
     module = arch_module(arch.name)
     layers = []
     for layer in range(dims.layers):
         p = SimpleNamespace()
-        for key, axes in arch.params.items():
-            for name in alternatives(key)[1]:
-                full = f"blocks.{layer}.{name}"
-                if full in checkpoint.tensors:
-                    setattr(p, attribute(name), loader.tensor(full, axes))
+        for name, axes in layer_params(arch, checkpoint.tensors, layer):
+            setattr(p, attribute(name), loader.tensor(f"blocks.{layer}.{name}", axes))
         module.prepare(p)
         layers.append(p)
     emb = ends.pop("emb.weight")
-    return Stack(emb, _ends(ends), layers, module.time_mix, module.channel_mix)
+    return Stack(emb, ends_of(ends), layers, module.time_mix, module.channel_mix)
 
 
 def attribute(name: str) -> str:
@@ -67,39 +67,49 @@ def attribute(name: str) -> str:
     return name.removesuffix(".weight").replace(".", "_")
 
 
-def _ends(tensors: Mapping[str, torch.Tensor]) -> SimpleNamespace:
+def ends_of(tensors: Mapping[str, Weight]) -> SimpleNamespace:
+    """Gather the parameters outside the layers, as attributes."""
     short = {attribute(name.removeprefix("blocks.0.")): t for name, t in tensors.items()}
     return SimpleNamespace(**short)
 
 
-class _Loader:
-    """Turns raw tensors into torch tensors of one precision on one device."""
+class Loader:
+    """Turns raw tensors into torch tensors of one precision on one device.
+
+    Args:
+        checkpoint: Where they are.
+        dims: The sizes of the model.
+        device: A torch device.
+        dtype: Of the matrices; None keeps the precision of the file.
+        bits: 8 or 4 where the large matrices are quantized.
+        progress: Called with the bytes of each tensor as it is ready.
+    """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
         dims: Dims,
-        dtype: torch.dtype | None,
         device: str,
-        progress: Progress | None,
+        dtype: torch.dtype | None,
+        bits: int | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> None:
         self.checkpoint, self.dims, self.dtype = checkpoint, dims, dtype
-        self.device, self.progress = device, progress
+        self.device, self.bits, self.progress = device, bits, progress
 
     def tensor(self, name: str, axes: str) -> torch.Tensor:
-        """Load one tensor: matrices in the weights' precision, vectors and per-head tables in
-        float32.
+        """Load one tensor as floats: matrices in the weights' precision, vectors and per-head
+        tables in float32.
         """
         raw = self.checkpoint.tensors[name]
         mapped = _view(raw.plain())
         where = mapped.data_ptr()
         if where % mapped.element_size():
             mapped = mapped.clone()  # files may place a tensor at any byte, kernels want it aligned
-        rank = len(axes.split())
-        shape = fit_rank(raw.shape, rank)
+        shape = fit_rank(raw.shape, len(axes.split()))
         assert shape is not None, name  # detection compared every shape
-        is_matrix = rank > 1 and "H" not in axes.split()
-        target = (self.dtype or _natural(mapped.dtype)) if is_matrix else torch.float32
+        target = (self.dtype or _natural(raw)) if is_matrix(axes) else torch.float32
         loaded = mapped.reshape(shape).to(device=self.device, dtype=target)
         if loaded.data_ptr() != where:
             self.checkpoint.release(raw)
@@ -107,9 +117,23 @@ class _Loader:
             self.progress(raw.nbytes)
         return loaded
 
+    def weight(self, name: str, axes: str) -> Weight:
+        """Load one tensor as the precision wants it: a large matrix may be quantized, the head in 8
+        bits at least.
+        """
+        if not self.bits or not is_matrix(axes) or not can_quantize(name, self.dims.shape(axes)):
+            return self.tensor(name, axes)
+        floats = self.tensor(name, axes)
+        bits = 8 if name == "head.weight" else self.bits
+        found = quantize(floats, bits, self.dtype or floats.dtype)
+        if floats.device.type == "cpu":
+            self.checkpoint.release(self.checkpoint.tensors[name])
+        return found
 
-def _natural(stored: torch.dtype) -> torch.dtype:
-    """The precision to compute with for one that a file has."""
+
+def _natural(raw: RawTensor) -> torch.dtype:
+    """The precision to compute with for one that a file has; fp16 for fewer bits."""
+    stored = torch.float16 if raw.coding else _STORED[raw.dtype]
     return torch.float32 if stored == torch.float64 else stored
 
 

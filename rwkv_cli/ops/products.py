@@ -10,13 +10,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from rwkv_cli.ops.quantized import Quantized
+
 _BLOCK = (
     1 << 18
 )  # weights widened at a time: 1 MiB of float32, the second-level cache of common cores
+_CARD_BLOCK = 1 << 24  # quantized weights that are widened at a time on a card: enough to fill it
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def linear(x: torch.Tensor, weight: torch.Tensor | Quantized) -> torch.Tensor:
     """Multiply (..., I) float32 by the transpose of a weight (O, I): (..., O) float32."""
+    if isinstance(weight, Quantized):
+        return _quantized_product(x, weight)
     if weight.dtype == torch.float32:
         return F.linear(x, weight)
     if x.is_cuda:
@@ -38,6 +43,21 @@ def project(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     if x.is_cuda:
         return _half_product(x, weight)
     return x @ weight.float()
+
+
+def _quantized_product(x: torch.Tensor, weight: Quantized) -> torch.Tensor:
+    """Multiply (..., I) by the transpose of a weight of few bits, some rows of it at a time."""
+    outputs, inputs = weight.shape
+    half = x.is_cuda and weight.dtype != torch.float32
+    size = _BLOCK if x.device.type == "cpu" else _CARD_BLOCK
+    step = min(outputs, max(1, size // inputs))
+    out = x.new_empty(*x.shape[:-1], outputs)
+    for begin in range(0, outputs, step):
+        end = min(outputs, begin + step)
+        block = weight.rows(begin, end, weight.dtype if half else torch.float32)
+        part = _half_product(x, block.t()) if half else F.linear(x, block)
+        out[..., begin:end] = part
+    return out
 
 
 def _half_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
