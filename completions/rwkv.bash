@@ -3,10 +3,10 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--model|--output|--plot|--save-state|--state|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--file|--model|--output|--plot|--save-state|--state|--to|--tokenizer|-m|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
-    words="chat generate chats state info bench models convert cache doctor completion --help --version"
+    words="chat generate chats state info bench download models convert cache doctor completion --help --version"
     COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current"))
     return
   fi
@@ -17,6 +17,7 @@ _rwkv() {
     state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    download) words="--list --json --to --revision --force --offline --endpoint --connections --give-up --quiet --verbose --debug --help" ;;
     models) words="--paths --quiet --verbose --debug --help" ;;
     convert) words="--to --dtype --lora --output --force --threads --quiet --verbose --debug --help" ;;
     cache) words="rm --all --paths --quiet --verbose --debug --help" ;;

@@ -6,6 +6,7 @@ complete -c rwkv -n __fish_use_subcommand -a chats -d 'List, show, search and ex
 complete -c rwkv -n __fish_use_subcommand -a state -d 'Keep, feed and inspect saved states.'
 complete -c rwkv -n __fish_use_subcommand -a info -d 'Tell what a weights or state file is.'
 complete -c rwkv -n __fish_use_subcommand -a bench -d 'Measure how fast a model runs here.'
+complete -c rwkv -n __fish_use_subcommand -a download -d 'Fetch a published model, by name or from anywhere.'
 complete -c rwkv -n __fish_use_subcommand -a models -d 'List the models that -m knows by name.'
 complete -c rwkv -n __fish_use_subcommand -a convert -d 'Write a model in another format or precision.'
 complete -c rwkv -n __fish_use_subcommand -a cache -d 'List packed weights that are kept, or delete them.'
@@ -152,6 +153,19 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l quiet -d 'Nothing on 
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l help -d 'Show this page'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l list -d 'Show what can be downloaded'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l json -d 'The list, or events, as JSON on stdout'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l to -d 'Where to; else the models folder' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l revision -d 'Branch, tag or commit' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l force -d 'Replace another file of the same name'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l offline -d 'Use what is here; never ask the network'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l endpoint -d 'A mirror of the hub, as HF_ENDPOINT names one' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l connections -d 'At a time; 4' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l give-up -d 'Without a byte; 10. 0: never' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l quiet -d 'Nothing on stderr but errors'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l verbose -d 'More on stderr'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l debug -d 'Show the traceback of an error'
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l paths -d 'Print the files’ paths instead of the table'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'

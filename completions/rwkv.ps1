@@ -8,6 +8,7 @@ Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
     'state' = @('--file', '--force', '--every', '--dry-run', '--yes', '--json', '--model', '--lora', '--tokenizer', '--template', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'info' = @('--json', '--tensors', '--quiet', '--verbose', '--debug', '--help')
     'bench' = @('--prefill', '--decode', '--depth', '--batch', '--repeat', '--quick', '--file', '--state', '--format', '--json', '--output', '--compare', '--plot', '--model', '--tokenizer', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
+    'download' = @('--list', '--json', '--to', '--revision', '--force', '--offline', '--endpoint', '--connections', '--give-up', '--quiet', '--verbose', '--debug', '--help')
     'models' = @('--paths', '--quiet', '--verbose', '--debug', '--help')
     'convert' = @('--to', '--dtype', '--lora', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'cache' = @('--all', '--paths', '--quiet', '--verbose', '--debug', '--help')

@@ -9,6 +9,8 @@ import platformdirs
 
 from rwkv_cli.errors import NotFoundError, StorageError
 
+OFFICIAL_HUB = "https://huggingface.co"
+
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
 
@@ -91,6 +93,63 @@ def named_native_library() -> Path | None:
 def named_compiler() -> str | None:
     """Give the C++ compiler's command line that was asked for: `CXX`, as everywhere."""
     return os.environ.get("CXX") or None
+
+
+def hub_endpoint() -> str:
+    """Where models are downloaded from: a mirror named by `HF_ENDPOINT`, or the hub itself."""
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL_HUB).rstrip("/")
+
+
+def hub_token() -> str | None:
+    """Give the user's key to the hub: `HF_TOKEN`, or what the hub's own tools keep in a file."""
+    if os.environ.get("HF_TOKEN"):
+        return os.environ["HF_TOKEN"].strip()
+    named = os.environ.get("HF_TOKEN_PATH")
+    file = expanded(named) if named else _hub_home() / "token"
+    try:
+        return file.read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def hub_cache_folder() -> Path:
+    """Where the hub's own tools keep what they downloaded: `HF_HUB_CACHE`, or beside the token."""
+    named = os.environ.get("HF_HUB_CACHE")
+    return expanded(named) if named else _hub_home() / "hub"
+
+
+def _hub_home() -> Path:
+    named = os.environ.get("HF_HOME")
+    if named:
+        return expanded(named)
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        return (expanded(cache) if cache else expanded("~/.cache")) / "huggingface"
+    except NotFoundError:
+        return _NOWHERE
+
+
+def is_offline() -> bool:
+    """Tell whether the network may not be used: `RWKV_OFFLINE` or `HF_HUB_OFFLINE`."""
+    values = (os.environ.get(name, "") for name in ("RWKV_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.lower() not in ("", "0", "false", "no", "off") for value in values)
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """Give the proxy that `HTTPS_PROXY` and its like, or the system, name for a host."""
+    import urllib.request  # here: only a download needs it
+
+    proxies = urllib.request.getproxies()
+    if urllib.request.proxy_bypass(host):
+        return None
+    return proxies.get(scheme) or proxies.get("all")
+
+
+def named_certificates() -> tuple[str | None, str | None]:
+    """Give the file and the folder of the authorities to trust, where the user named one:
+    `SSL_CERT_FILE`, `SSL_CERT_DIR`.
+    """
+    return os.environ.get("SSL_CERT_FILE") or None, os.environ.get("SSL_CERT_DIR") or None
 
 
 def config_file() -> Path:

@@ -31,17 +31,17 @@ COMMANDS = {
     "state": ("rwkv_cli.cli.state", "Keep, feed and inspect saved states."),
     "info": ("rwkv_cli.cli.info", "Tell what a weights or state file is."),
     "bench": ("rwkv_cli.cli.bench", "Measure how fast a model runs here."),
+    "download": ("rwkv_cli.cli.download", "Fetch a published model, by name or from anywhere."),
     "models": ("rwkv_cli.cli.models", "List the models that -m knows by name."),
     "convert": ("rwkv_cli.cli.convert", "Write a model in another format or precision."),
     "cache": ("rwkv_cli.cli.cache", "List packed weights that are kept, or delete them."),
     "doctor": ("rwkv_cli.cli.doctor", "Tell what this installation runs with; build the library."),
     "completion": ("rwkv_cli.cli.completion", "Print a completion script for your shell."),
 }
-ALIASES = {"gen": "generate"}
+ALIASES = {"gen": "generate", "pull": "download"}
 
 # Words people try that mean something else here.
 _INSTEAD = {
-    "download": "this version cannot fetch models: save a .pth file, then rwkv chat -m FILE",
     "run": "to talk with a model: rwkv chat",
     "ask": 'to ask one question: rwkv generate --chat "your question"',
     "list": "to list models: rwkv models",

@@ -12,7 +12,7 @@ from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {
     "--file", "--state", "--save-state", "--output", "--model", "--tokenizer", "--compare",
-    "--plot",
+    "--plot", "--to",
 }  # fmt: skip
 
 # Command to its flags, each with a line of help and what follows it: "file", "value" or nothing.

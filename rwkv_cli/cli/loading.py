@@ -12,11 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from rwkv_cli.cli.fetching import downloaded
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.errors import UsageError
+from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub.names import default_model, resolve
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
@@ -37,7 +38,10 @@ DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv models tel
 def choose_model(settings: Settings, *, quiet: bool) -> Path:
     """Find the weights file; say so when nobody asked for the demo and it is used all the same."""
     if settings.model:
-        return resolve(settings.model, models_folder())
+        try:
+            return resolve(settings.model, models_folder())
+        except NotFoundError as error:
+            return downloaded(settings.model, error, quiet=quiet)
     path = default_model(models_folder())
     if path == DEMO and not quiet:
         note(dim(DEMO_NOTICE))

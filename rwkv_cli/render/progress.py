@@ -58,7 +58,7 @@ class Progress:
         rate = done / seconds if seconds else 0.0
         if self._total:
             share = f"{min(100, 100 * done // self._total):3d} %  "
-            left = f", {_clock(max(0, self._total - done) / rate)} left" if rate else ""
+            left = f", {clock(max(0, self._total - done) / rate)} left" if rate else ""
         else:
             share, left = "", ""
         return f"{self._label}  {share}{self._amount(done)}, {self._amount(rate)}/s{left}"
@@ -76,7 +76,7 @@ class Progress:
             return
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Say a duration: 42 s, 3 m 05 s, 2 h 10 m."""
     whole = int(seconds)
     if whole < 60:

@@ -57,7 +57,7 @@ def pick_turn(
     below = FormattedTextControl([("fg:ansibrightblack", legend)])
     app: Application[str | None] = Application(
         Layout(HSplit([_window(tree, rows), Window(below, height=1)])),
-        key_bindings=_keys(go, lambda: turns[at]),
+        key_bindings=moving_keys(go, lambda: turns[at]),
         erase_when_done=True,
         output=output,
     )
@@ -73,7 +73,7 @@ def _step(go: Callable[[int], None], steps: int) -> Callable[[KeyPressEvent], No
     return lambda event: go(steps)  # noqa: ARG005
 
 
-def _keys(go: Callable[[int], None], chosen: Callable[[], str]) -> KeyBindings:
+def moving_keys(go: Callable[[int], None], chosen: Callable[[], str]) -> KeyBindings:
     """Say what the keys do: arrows as everywhere, j, k, g and G as in a pager."""
     keys = KeyBindings()
     far = 1 << 30

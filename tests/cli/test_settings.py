@@ -104,7 +104,7 @@ def test_files_that_cannot_be_used_are_errors(cli: Cli, arguments: list[str], co
     ("arguments", "said"),
     [
         (["generat", "hi"], "did you mean rwkv generate?"),
-        (["download", "1b5"], "cannot fetch models"),
+        (["downlaod", "1b5"], "did you mean rwkv download?"),
         (["nonsense"], "rwkv --help"),
         (["-m", "demo", "generate"], "options come after the command"),
         (["help", "nonsense"], "'nonsense'"),

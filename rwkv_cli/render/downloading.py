@@ -1,0 +1,184 @@
+"""How far a download is: a line that is redrawn on a terminal, a line every tenth elsewhere, or
+JSON events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import deque
+
+from rwkv_cli.render.progress import clock
+from rwkv_cli.render.sanitize import safe
+from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
+from rwkv_cli.render.style import dim, shows_styles
+from rwkv_cli.render.wrap import columns
+
+_PAUSE = 0.1  # seconds between two drawings
+_WINDOW = 10.0  # seconds over which the speed is measured
+_EVENT = 0.5  # seconds between two events
+_NARROW, _WIDE = 60, 76  # columns
+
+
+class DownloadView:
+    """Shows a download on stderr; satisfies `hub.watching.Watch`.
+
+    Args:
+        quiet: Show nothing.
+        events: Where JSON events go, one a line; None for people.
+    """
+
+    def __init__(self, *, quiet: bool, events: Sink | None = None) -> None:
+        self._quiet, self._events = quiet, events
+        self._live = not quiet and events is None and is_terminal(STDERR)
+        self._lines = not quiet and events is None and not self._live
+        self._name, self._shown = "", 0
+        self._total: int | None = None
+        self._drawn, self._tenth, self._on_screen, self._open = 0.0, 0, False, False
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def begin(self, name: str, total: int | None, have: int) -> None:
+        """A file is about to come; told again, it is the same one."""
+        if self._open and (name, total) == (self._name, self._total):
+            return
+        self.end()
+        self._name, self._total, self._shown, self._open = name, total, have, True
+        self._seen = deque([(time.monotonic(), have)])
+        self._drawn, self._tenth = 0.0, self._tenth_of(have)
+        self._event("begin", name=name, total=total, done=have)
+        if have and total and have < total:
+            self.say(f"going on with {name}: {amount(have)} of {amount(total)} are here")
+
+    def at(self, done: int, state: str = "") -> None:
+        """So many bytes are there; what is shown never goes back."""
+        now = time.monotonic()
+        self._shown = max(self._shown, done)
+        self._seen.append((now, self._shown))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW:
+            self._seen.popleft()
+        if self._live and now - self._drawn > _PAUSE:
+            self._drawn = now
+            self._draw(self._line(state))
+        elif self._lines and (tenth := self._tenth_of(self._shown)) > self._tenth:
+            self._tenth = tenth
+            note(self._line(state))
+        elif self._events is not None and now - self._drawn > _EVENT:
+            self._drawn = now
+            rate, left = self._speed()
+            self._event(
+                "progress", name=self._name, done=self._shown, total=self._total,
+                bytes_per_second=round(rate), seconds_left=left and round(left), state=state,
+            )  # fmt: skip
+
+    def checking(self, done: int, total: int | None) -> None:
+        """So many bytes were compared with what was promised."""
+        now = time.monotonic()
+        if self._live and now - self._drawn > _PAUSE:
+            self._drawn = now
+            share = f" {100 * done // total} %" if total else ""
+            self._draw(f"{safe(self._name)}  checking{share}")
+
+    def say(self, text: str) -> None:
+        """A sentence that stays, above the line."""
+        self._event("note", text=text)
+        if not self._quiet and self._events is None:
+            self._clear()
+            note(dim(safe(text)))
+
+    def end(self) -> None:
+        """Take the line away; where lines stay, say what was reached."""
+        whole = self._total is not None and self._shown >= self._total
+        if self._open and self._lines and whole and self._tenth < 10:
+            note(self._line(""))
+        self._clear()
+        self._open = False
+
+    def done(self, path: str) -> None:
+        """Tell where the model is."""
+        self._event("done", path=path)
+
+    def _tenth_of(self, done: int) -> int:
+        return 10 * done // self._total if self._total else done // (100 << 20)
+
+    def _speed(self) -> tuple[float, float | None]:
+        """Give bytes a second, and the seconds that are left."""
+        (then, before), (now, done) = self._seen[0], self._seen[-1]
+        rate = (done - before) / (now - then) if now > then else 0.0
+        left = (self._total - done) / rate if self._total and rate else None
+        return rate, left
+
+    def _line(self, state: str) -> str:
+        width = _columns() if self._live else 1 << 10
+        rate, left = self._speed()
+        name = safe(self._name)
+        if self._total is None:
+            parts = [name, amount(self._shown), f"{amount(rate)}/s"]
+        else:
+            share = f"{100 * self._shown // self._total if self._total else 100:3d} %"
+            bar = _bar(self._shown, self._total, 16) if self._live and width > _WIDE else ""
+            of = f"{amount(self._shown)}/{amount(self._total)}"
+            speed = "" if state else f"{amount(rate)}/s"
+            parts = [share, bar, of, speed, clock(left) + " left" if left and not state else ""]
+            if width < _NARROW:
+                parts = [share, of if width > 45 else "", speed]
+            parts.insert(0, name)
+        parts = [part for part in (*parts, safe(state)) if part]
+        room = width - 1 - columns("  ".join(parts[1:])) - 2
+        parts[0] = _cut(name, max(8, room))
+        return _cut("  ".join(parts), width - 1)
+
+    def _draw(self, line: str) -> None:
+        if shows_styles(STDERR):
+            _write(f"\r{line}\x1b[K")
+        else:
+            _write("\r" + line.ljust(_columns() - 1))
+        self._on_screen = True
+
+    def _clear(self) -> None:
+        if self._on_screen:
+            _write("\r\x1b[K" if shows_styles(STDERR) else "\r" + " " * (_columns() - 1) + "\r")
+            self._on_screen = False
+
+    def _event(self, kind: str, **facts: object) -> None:
+        if self._events is not None:
+            text = json.dumps({"event": kind, **{k: v for k, v in facts.items() if v != ""}})
+            self._events.write(text.encode() + b"\n")
+
+
+def amount(count: float) -> str:
+    """Say how many bytes: 3.1 GB, 12.4 MB, 12 kB."""
+    if count >= 1e9:
+        return f"{count / 1e9:,.2f} GB" if count < 1e11 else f"{count / 1e9:,.0f} GB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
+
+
+def _bar(done: int, total: int, width: int) -> str:
+    """Draw how much is there, in eighths of a cell."""
+    eighths = 8 * width * done // total if total else 8 * width
+    full, part = divmod(eighths, 8)
+    return ("▕" + "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width + 1) + "▏"
+
+
+def _cut(text: str, room: int) -> str:
+    """Shorten a text to some columns, at its end."""
+    if columns(text) <= room:
+        return text
+    while text and columns(text) > room - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(STDERR).columns or 80
+    except OSError:
+        return shutil.get_terminal_size().columns
+
+
+def _write(text: str) -> None:
+    try:
+        os.write(STDERR, text.encode("utf-8", "replace"))
+    except OSError:
+        return
