@@ -40,7 +40,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d '’auto’, or devices as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best there is' -x
@@ -78,7 +80,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights 
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d '’auto’, or devices as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best there is' -x
@@ -112,7 +116,9 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights fil
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d 'Device and precision, such as ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d '’auto’, or devices as in ’cuda fp16 *9 -> cpu fp32’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best there is' -x
@@ -124,6 +130,10 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l debug -d 'Show the tr
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l json -d 'One JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l tensors -d 'List every tensor as well'
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l plan -d 'Tell how it would run here: memory, speed'
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l strategy -d 'Plan for this one; else for the best here' -x
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l debug -d 'Show the traceback of an error'
@@ -143,7 +153,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l compare -d 'Against a
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l plot -d 'Draw time against position, as .png or .svg' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l model -d 'File, name or ’demo’' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l tokenizer -d 'Instead of the one that belongs' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d 'Device and precision, as in ’cpu bf16’' -x
+complete -c rwkv -n '__fish_seen_subcommand_from bench' -l strategy -d '’auto’, or devices as in ’cpu bf16’' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l dtype -d 'Precisions of the weights' -x
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l engine -d 'native, torch or both' -x
@@ -171,7 +181,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F
