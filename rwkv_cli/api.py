@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.lorafile import lora_named
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.strategy import choose_strategy
 from rwkv_cli.hub.names import resolve
@@ -19,6 +21,7 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     tokenizer: str | None = None,
+    lora: Sequence[str] = (),
 ) -> Model:
     """Load a model to run it from Python.
 
@@ -31,11 +34,18 @@ def load(
         dtype: "fp32", "bf16", "fp16", "int8" or "int4"; overrules the strategy. By default the
             precision of the file.
         tokenizer: Name or file of a tokenizer; by default the one that belongs to the vocabulary.
+        lora: Files of trained changes to merge into it, each as "FILE" or "FILE:ALPHA".
 
     Raises:
         NotFoundError: There is no such model.
         RefusedError: The file is damaged, or no model that runs here.
+        MismatchError: A file to merge was trained on another model.
         UsageError: The strategy is not understood.
     """
     path = resolve(os.fspath(model), models_folder())
-    return load_model(Path(path), choose_strategy(strategy, device, dtype), tokenizer=tokenizer)
+    return load_model(
+        Path(path),
+        choose_strategy(strategy, device, dtype),
+        tokenizer=tokenizer,
+        loras=[lora_named(text) for text in lora],
+    )

@@ -67,7 +67,7 @@ def load_model(
     engine, notice = _engine(file, strategy, progress)
     arch = describe(file.arch, file.dims)
     identity = Identity(arch, weights, words.digest, engine.numerics)
-    name = "demo" if path == DEMO else path.stem
+    name = "+".join(["demo" if path == DEMO else path.stem, *(one.path.stem for one in loras)])
     silent = np.array(ids_without_bytes(words, file.dims.vocab), dtype=np.intp)
     return Model(
         name,

@@ -11,9 +11,9 @@ from rwkv_cli.engine.modelfile import ModelFile, open_model
 from rwkv_cli.engine.native_weights import Prepared, Progress, load_tensors, prepared
 from rwkv_cli.engine.packcache import cached_path
 from rwkv_cli.engine.packed import BLOCK, FORMAT, LAYOUT, stored_form
-from rwkv_cli.engine.placement import QUANTIZED, placements
+from rwkv_cli.engine.placement import QUANTIZED, packed_size, placements, wanted
 from rwkv_cli.errors import LimitError, MismatchError, RefusedError, StorageError
-from rwkv_cli.files import reason, remove_leftovers, replacing
+from rwkv_cli.files import check_room, reason, remove_leftovers, replacing
 from rwkv_cli.native.model import NativeTensor
 from rwkv_cli.native.pool import Pool
 
@@ -48,6 +48,7 @@ def write_packed(
             f"{file.checkpoint.path}: is packed already, as {file.packed.dtype}",
             hint="name the file that it was made from",
         )
+    check_room(path.parent, _expected(file, dtype))
     try:
         with replacing(path) as out:
             return _write(out, file, dtype, prepared(file, dtype, pool, progress))
@@ -131,6 +132,15 @@ def _opened(path: Path, original: ModelFile, dtype: str) -> ModelFile | None:
     packed = file.packed
     fits = packed and packed.dtype == dtype and packed.weights == original.fingerprint()
     return file if fits else None
+
+
+def _expected(file: ModelFile, dtype: str) -> int:
+    """Give the bytes of a packed file; a tensor that will stay in 16 bits makes it larger."""
+    raws = file.checkpoint.tensors
+    return sum(
+        packed_size(place, wanted(place, raws[place.name].coding or raws[place.name].dtype, dtype))
+        for place in placements(file.arch, file.dims, raws.keys())
+    )
 
 
 def _write(out: BinaryIO, file: ModelFile, dtype: str, tensors: Iterator[Prepared]) -> list[str]:

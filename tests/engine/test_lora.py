@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle.models import DTYPES, ENGINES, TINY, save_pth
+from oracle.cuda_card import SMALL, Card
+from oracle.models import DTYPES, ENGINES, TINY, distance, needs_native, save_pth
 from oracle.weights import VERSIONS, Tensors, random_model, tuned_state
 from safetensors.numpy import save_file
 
@@ -28,7 +29,7 @@ RANK = 4
 
 def _lora(model: Tensors, seed: int = 1, rank: int = RANK, kind: str = "") -> Tensors:
     rng, made = np.random.default_rng(seed), {}
-    for target in (KEY, VALUE):
+    for target in (t for t in (KEY, VALUE) if f"{t}.weight" in model):
         outputs, inputs = model[f"{target}.weight"].shape
         made[f"{target}.{kind}lora_A"] = rng.normal(0, 0.5, (rank, inputs)).astype(np.float32)
         made[f"{target}.{kind}lora_B"] = rng.normal(0, 0.5, (outputs, rank)).astype(np.float32)
@@ -293,3 +294,33 @@ def test_alpha_stands_behind_the_last_colon_unless_a_file_is_called_so(tmp_path:
             lora_named(text)
     with pytest.raises(NotFoundError):
         described(lora_named(str(tmp_path / "nothing.pth:3")))
+
+
+def test_a_card_runs_the_merged_model(tmp_path: Path, card: Card, judged: list[str]) -> None:
+    model = random_model("v7", SMALL)
+    path = save_pth(model, tmp_path / "m.pth")
+    loras = [Lora(save_pth(_lora(model), tmp_path / "l.pth"), 2)]
+    logits = []
+    for strategy in (Strategy("cuda", "fp32"), Strategy("cpu", "fp32", "torch")):
+        made = load_model(path, strategy, tokenizer="bytes", loras=loras)
+        logits.append(made.advance([3, 1, 2], made.zero_state())[0])
+    assert distance(*logits) < 1e-5
+    assert made.name == "m+l"
+
+
+@needs_native
+def test_packed_weights_of_a_merged_model_are_cached_apart_from_those_of_its_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RWKV_CACHE_DIR", str(tmp_path / "cache"))
+    model = random_model("v7", TINY)
+    path = save_pth(model, tmp_path / "m.pth")
+    loras = [Lora(save_pth(_lora(model), tmp_path / "l.pth"))]
+    logits = []
+    for chosen in ([], loras, loras, []):
+        made = load_model(path, Strategy("cpu", "int8"), tokenizer="bytes", loras=chosen)
+        logits.append(made.advance([3, 1, 2], made.zero_state())[0])
+    assert len(list((tmp_path / "cache" / "packed").iterdir())) == 2
+    assert np.array_equal(logits[1], logits[2])
+    assert np.array_equal(logits[0], logits[3])
+    assert distance(logits[0], logits[1]) > 0.01
