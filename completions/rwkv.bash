@@ -23,7 +23,7 @@ _rwkv() {
     generate) words="--file --chat --raw --system --think --max-tokens --stop --state --no-cache --save-state --prompt-tokens --output --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     chats) words="ls show search export import rename rm md json jsonl openai --tree --format --output --all --model --force --yes --json --quiet --verbose --debug --help" ;;
     state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
-    info) words="--json --tensors --quiet --verbose --debug --help" ;;
+    info) words="--json --tensors --plan --strategy --vram-budget --ram-budget --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     download) words="--list --json --to --revision --force --offline --endpoint --connections --give-up --quiet --verbose --debug --help" ;;
     models) words="ls show default alias add verify rm --paths --names --unset --remove --name --yes --json --quiet --verbose --debug --help" ;;

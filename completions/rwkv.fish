@@ -132,6 +132,10 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l debug -d 'Show the tr
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l json -d 'One JSON object'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l tensors -d 'List every tensor as well'
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l plan -d 'Tell how it would run here: memory, speed'
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l strategy -d 'Plan for this one; else for the best here' -x
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l vram-budget -d 'Most bytes of a card, such as 3g' -x
+complete -c rwkv -n '__fish_seen_subcommand_from info' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from info' -l debug -d 'Show the traceback of an error'

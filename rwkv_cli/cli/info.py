@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rwkv_cli.cli.infofacts import UNFINISHED, facts_of
-from rwkv_cli.cli.options import Command, common_options
+from rwkv_cli.cli.infoplan import plan_facts, plan_text
+from rwkv_cli.cli.options import NUMBER, Command, common_options
 from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import expanded, models_folder
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import stdout_sink
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.estimate import Plan
 
 _LABELS = {"file_bytes": "size", "state_bytes": "state"}
 _KNOWN = (".rwkvstate", ".json", ".txt", *UNFINISHED)
@@ -23,21 +28,47 @@ _KNOWN = (".rwkvstate", ".json", ".txt", *UNFINISHED)
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--tensors", is_flag=True, help="List every tensor as well.")
+@click.option("--plan", is_flag=True, help="Tell how it would run here: memory, speed.")
+@click.option("--strategy", metavar="TEXT", help="Plan for this one; else for the best here.")
+@click.option("--vram-budget", type=NUMBER, metavar="N", help="Most bytes of a card, such as 3g.")
+@click.option("--ram-budget", type=NUMBER, metavar="N", help="Most bytes of memory, such as 8g.")
 @common_options
-def info(file: str, as_json: bool, tensors: bool, quiet: bool, verbose: bool, debug: bool) -> None:
+def info(file: str, as_json: bool, tensors: bool, **flags: Any) -> None:
     """Tell what a file is, and how to use it; reads the header alone.
 
     Knows weights files, saved states, LoRA, PiSSA and DiSHA files, tuned initial
     states and tokenizers.
     """
     named = file.endswith(_KNOWN)
-    path = expanded(file) if named else resolve(file, models_folder())
-    facts = facts_of(Path(path), file, tensors=tensors)
+    path = Path(expanded(file) if named else resolve(file, models_folder()))
+    facts = facts_of(path, file, tensors=tensors)
+    plan = _planned(path, flags) if _wants_plan(flags) else None
     if as_json:
-        text = json.dumps(facts)
+        text = json.dumps({**facts, "plan": plan_facts(plan)} if plan else facts) + "\n"
     else:
-        text = "\n".join(_line(key, value) for key, value in facts.items())
-    stdout_sink().write(text.encode("utf-8", "replace") + b"\n")
+        text = "".join(_line(key, value) + "\n" for key, value in facts.items())
+        text += f"\n{plan_text(plan)}" if plan else ""
+    stdout_sink().write(text.encode("utf-8", "replace"))
+
+
+def _wants_plan(flags: Mapping[str, Any]) -> bool:
+    asked = (flags[name] is not None for name in ("strategy", "vram_budget", "ram_budget"))
+    return flags["plan"] or any(asked)
+
+
+def _planned(path: Path, flags: Mapping[str, Any]) -> Plan:
+    """Plan how a model would run here.
+
+    Raises:
+        UsageError: The strategy is malformed.
+        LimitError: Nothing fits.
+    """
+    from rwkv_cli.engine.modelfile import open_model
+    from rwkv_cli.engine.plan import plan_for
+    from rwkv_cli.engine.strategy import Budgets
+
+    budgets = Budgets(flags["vram_budget"], flags["ram_budget"])
+    return plan_for(open_model(path), flags["strategy"], budgets)
 
 
 def _line(key: str, value: Any) -> str:

@@ -81,6 +81,7 @@ def model_facts(file: ModelFile, named: str, *, tensors: bool) -> Facts:
         facts |= _packed_facts(file.packed)
     if tensors:
         facts["tensors"] = {n: f"{_kind(one)} {list(one.shape)}" for n, one in listed.items()}
+    facts |= _published(path)
     facts["problem"] = _problem(file)
     facts["run"] = f"rwkv chat -m {shlex.quote(named)}"
     return {key: value for key, value in facts.items() if value not in (None, [])}
@@ -89,6 +90,24 @@ def model_facts(file: ModelFile, named: str, *, tensors: bool) -> Facts:
 def _kind(one: Any) -> str:
     """Name the form that a tensor, of a packed file or of another, has there."""
     return getattr(one, "coding", None) or str(one.dtype)
+
+
+def _published(path: Path) -> Facts:
+    """Tell which published model a file is, by its name and size; nothing where none is like it."""
+    from rwkv_cli.hub.catalogue import entries
+
+    size = _size(path)
+    for entry in entries():
+        name = entry.file.rpartition("/")[2]
+        if name and entry.size == size:
+            told = f"the size of {name}" if path.name != name else "its name and size are right"
+            if path.name == name and entry.sha256:
+                told += f"; its sha256 must be {entry.sha256}"
+            return {"published_as": entry.name, "compared": told}
+        if name and path.name == name and entry.size:
+            wanted = f"{entry.size:,} bytes when published, {size:,} here: another file, or cut"
+            return {"published_as": entry.name, "compared": wanted}
+    return {}
 
 
 def _prompt(template: str) -> str:
