@@ -207,7 +207,7 @@ def test_kernels_overlap_where_that_was_measured_to_be_faster(
 ) -> None:
     wide = {(width, dtype) for width in (768, 2560, 4096) for dtype in ("fp16", "int8", "int4")}
     assert {each for each in wide if overlap_pays(*each)} == {
-        (768, "fp16"), (768, "int8"), (2560, "fp16"), (2560, "int8")
+        (768, "fp16"), (768, "int8"), (2560, "fp16"), (2560, "int8"), (4096, "fp16")
     }  # fmt: skip
     monkeypatch.setattr("oracle.cuda_device.HostDevice.programmatic", True)
     assert on_card(files["fp32"]).engine.device.programmatic

@@ -80,9 +80,10 @@ class Device(Protocol):
 
 def overlap_pays(width: int, dtype: str) -> bool:
     """Tell whether a model of so many channels is faster where kernels begin while the one before
-    ends: on an H200 neither wide ones nor those in int4 were (benchmarks/records/gpu-second.md).
+    ends: on an H200 neither wide ones in int8 nor any in int4 were
+    (benchmarks/records/gpu-second.md).
     """
-    return width < _WIDE and dtype != "int4"
+    return dtype != "int4" and (dtype != "int8" or width < _WIDE)
 
 
 class CudaDevice:
