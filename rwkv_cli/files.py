@@ -102,21 +102,6 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def check_room(folder: Path, nbytes: int) -> None:
-    """Compare what shall be written with what the disk has left; a disk that does not tell passes.
-
-    Raises:
-        StorageError: It is too much.
-    """
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(folder).free
-        if nbytes > free:
-            raise StorageError(
-                f"{folder} has {free:,} bytes left, {nbytes:,} are needed",
-                hint="free some, or write to another disk",
-            )
-
-
 def _target(path: Path) -> Path:
     """Follow links to the file to replace; never put a file in place of a folder or a device."""
     try:

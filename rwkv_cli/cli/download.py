@@ -14,13 +14,14 @@ from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub import catalogue
 from rwkv_cli.hub.catalogue import Entry
-from rwkv_cli.hub.fit import Fit, fit, fitted, this_machine
+from rwkv_cli.hub.fit import Fit, fitted, room_here
 from rwkv_cli.hub.wanted import Wanted, parse
 from rwkv_cli.places import expanded, models_folder
-from rwkv_cli.render.downloading import DownloadView, amount
+from rwkv_cli.render.downloading import DownloadView
 from rwkv_cli.render.modeltable import can_ask, cells, free, heading, lines, pick
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDOUT, Sink, is_terminal, note, stdout_sink, terminal_width
+from rwkv_cli.sizes import amount
 
 _LIST = "rwkv download --list shows what there is; docs/models.md helps to choose"
 
@@ -99,12 +100,12 @@ def _picked(folder: Path, *, as_json: bool) -> str:
     """
     if not can_ask() or as_json:
         raise UsageError("say which model to download", hint=_LIST)
-    machine = this_machine(folder)
-    rows = fitted(catalogue.entries(), machine)
+    room = room_here(folder)
+    rows = fitted(catalogue.entries(), room)
     table = [cells(entry, how, installed=_is_here(folder, entry)) for entry, how in rows]
     names = [entry.name for entry, _ in rows]
     title = "Which model? * is the one to take here"
-    found = pick(lambda width: lines(table, width), names, title, f"{LEGEND}; {free(machine)}")
+    found = pick(lambda width: lines(table, width), names, title, f"{LEGEND}; {free(room)}")
     if found is None:
         note("Nothing was downloaded.")
     return found or ""
@@ -123,10 +124,10 @@ def _show_list(
     if len(words) == 1 and "/" in words[0]:
         _show_repository(words[0], as_json=as_json, quiet=quiet, flags=flags)
         return
-    machine = this_machine(folder)
-    best = next((e for e, how in fitted(catalogue.entries(), machine) if how.recommended), None)
+    room = room_here(folder)
+    fits = dict(fitted(catalogue.entries(), room))
     rows = [
-        (entry, Fit(fit(entry, machine).how, entry is best))
+        (entry, fits[entry])
         for entry in catalogue.entries()
         if all(catalogue.plain(word) in _described(entry) for word in words)
     ]
@@ -137,7 +138,7 @@ def _show_list(
         return
     _print_table(rows, folder)
     if not quiet:
-        note(f"* is the one to take here; {safe(free(machine))}")
+        note(f"* is the one to take here; {safe(free(room))}")
         note("rwkv download NAME fetches one; docs/models.md helps to choose")
 
 

@@ -17,10 +17,11 @@ from rwkv_cli.places import (
     models_folder,
     offline_by,
 )
-from rwkv_cli.render.downloading import DownloadView, amount
-from rwkv_cli.render.modeltable import can_ask, lines, pick, rough
+from rwkv_cli.render.downloading import DownloadView
+from rwkv_cli.render.modeltable import can_ask, lines, pick
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
+from rwkv_cli.sizes import amount
 
 if TYPE_CHECKING:
     from rwkv_cli.hub.choice import Model
@@ -105,7 +106,7 @@ def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
     found = installed(models_folder(), wanted)
     if found is not None:
         return found
-    size = rough(entry.bytes) if entry.bytes else "size unknown"
+    size = amount(entry.bytes) if entry.bytes else "size unknown"
     if offline_by() or not can_ask() or not _agreed(f"Download {entry.name} ({size})"):
         raise NotFoundError(
             f"the model {name!r} is not installed", hint=f"rwkv download {entry.name}  ({size})"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from rwkv_cli.engine.estimate import Plan
-from rwkv_cli.render.downloading import amount
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.tables import aligned
+from rwkv_cli.sizes import amount
 
 _HEAD = ("part", "device", "precision", "weights", "streamed", "state")
 

@@ -21,7 +21,8 @@ from rwkv_cli.checkpoints.write_safetensors import write_safetensors
 from rwkv_cli.engine import huggingface
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.errors import LimitError, RefusedError
-from rwkv_cli.files import check_room, replacing, replacing_folder
+from rwkv_cli.files import replacing, replacing_folder
+from rwkv_cli.sizes import require_room
 
 Progress = Callable[[int], None]
 
@@ -128,7 +129,7 @@ def write_model(
         if progress:
             progress(plain_bytes(tensor))
 
-    check_room(path.parent, model.nbytes + _HEADER_ROOM)
+    require_room(path.parent, model.nbytes + _HEADER_ROOM)
     try:
         if model.kind == "hf":
             _write_folder(file, model, path, written)

@@ -20,6 +20,7 @@ from rwkv_cli.engine.memory import Machine
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.segments import Place, Segment, places, written
 from rwkv_cli.engine.strategy import Budgets
+from rwkv_cli.sizes import amount
 
 # What a process needs beside weights and state: code, buffers, a context on a card.
 _CODE = {"native": 80 << 20, "torch": 350 << 20, "cuda": 500 << 20}
@@ -295,8 +296,3 @@ def _told(plan: Plan) -> Plan:
         for device in plan.lacking
     ]
     return replace(plan, why=f"needs {' and '.join(parts)}")
-
-
-def amount(nbytes: int) -> str:
-    """Write bytes for people."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

@@ -15,7 +15,7 @@ from rwkv_cli.hub.choice import Ask, Model, choose
 from rwkv_cli.hub.hashing import Promise
 from rwkv_cli.hub.listing import Listing, Remote, ask, url_of
 from rwkv_cli.hub.onefile import OTHER, Brought, Manner, Target, bring, work_folder
-from rwkv_cli.hub.part import require_room
+from rwkv_cli.hub.part import room_for
 from rwkv_cli.hub.patience import insist
 from rwkv_cli.hub.sharing import alone
 from rwkv_cli.hub.sidecar import Sidecar
@@ -23,6 +23,7 @@ from rwkv_cli.hub.trouble import MissingError
 from rwkv_cli.hub.wanted import WEIGHTS, Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
 from rwkv_cli.hub.web import Web
+from rwkv_cli.sizes import size_of
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ class Fetcher:
 
         def waiting() -> None:
             self.watch.begin(model.name, model.size or None, 0)
-            self.watch.at(_size_of(new), OTHER)
+            self.watch.at(size_of(new), OTHER)
 
         with alone(work / f"{name}.lock", waiting):
             self.watch.end()
@@ -211,7 +212,7 @@ class Fetcher:
         """Bring the files of a folder that are not there: size and digest of each of all."""
         rows: dict[str, dict[str, object]] = {}
         new.mkdir(exist_ok=True)
-        require_room(new, model.size - _size_of(new))
+        room_for(new, model.size - size_of(new))
         for number, file in enumerate(model.files, 1):
             name = safe_name(file.path)
             label = f"{model.name} {number}/{len(model.files)}"
@@ -288,14 +289,6 @@ class Fetcher:
 
 def _single(file: Remote) -> Model:
     return Model(file.path, safe_name(file.path), (file,))
-
-
-def _size_of(folder: Path) -> int:
-    """Add up the files of a folder, as far as they can be seen."""
-    try:
-        return sum(file.stat().st_size for file in folder.iterdir())
-    except OSError:
-        return 0
 
 
 def _replace_folder(new: Path, place: Path) -> None:

@@ -17,6 +17,7 @@ from rwkv_cli.hub.matching import matching, plain, same_name
 from rwkv_cli.hub.registry import Registry, read_registry
 from rwkv_cli.hub.sidecar import read
 from rwkv_cli.places import expanded
+from rwkv_cli.sizes import amount
 
 DEMO_NAME = "demo"
 
@@ -236,7 +237,7 @@ def _catalogued(name: str) -> Entry | None:
 def _unknown(name: str, names: Iterable[str], folder: Path) -> NotFoundError:
     """Say that nothing has a name, and what there is instead."""
     if entry := _catalogued(name):
-        size = f"  ({entry.bytes / 1e9:.1f} GB)" if entry.bytes else ""
+        size = f"  ({amount(entry.bytes)})" if entry.bytes else ""
         hint = f"rwkv download {entry.name}{size}"
         return NotFoundError(f"{_cut(name)} is not installed", hint=hint)
     known = [*names, DEMO_NAME]

@@ -15,6 +15,7 @@ from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
 from rwkv_cli.render.style import dim, shows_styles
 from rwkv_cli.render.wrap import columns
+from rwkv_cli.sizes import amount
 
 _PAUSE = 0.1  # seconds between two drawings
 _WINDOW = 10.0  # seconds over which the speed is measured
@@ -115,13 +116,13 @@ class DownloadView:
         rate, left = self._speed()
         name = safe(self._name)
         if self._total is None:
-            parts = [name, amount(self._shown), f"{amount(rate)}/s"]
+            parts = [name, amount(self._shown, fine=True), f"{amount(rate, fine=True)}/s"]
         else:
             share = f"{100 * self._shown // self._total if self._total else 100:3d} %"
             wide = self._live and width > _WIDE and not state
             bar = _bar(self._shown, self._total, 16) if wide else ""
-            of = f"{amount(self._shown)}/{amount(self._total)}"
-            speed = "" if state else f"{amount(rate)}/s"
+            of = f"{amount(self._shown, fine=True)}/{amount(self._total, fine=True)}"
+            speed = "" if state else f"{amount(rate, fine=True)}/s"
             parts = [share, bar, of, speed, clock(left) + " left" if left and not state else ""]
             if width < _NARROW or (state and self._live):
                 parts = [share, of if width > 45 else "", speed]
@@ -147,13 +148,6 @@ class DownloadView:
         if self._events is not None:
             text = json.dumps({"event": kind, **{k: v for k, v in facts.items() if v != ""}})
             self._events.write(text.encode() + b"\n")
-
-
-def amount(count: float) -> str:
-    """Say how many bytes: 3.1 GB, 12.4 MB, 12 kB."""
-    if count >= 1e9:
-        return f"{count / 1e9:,.2f} GB" if count < 1e11 else f"{count / 1e9:,.0f} GB"
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 def _bar(done: int, total: int, width: int) -> str:

@@ -45,7 +45,7 @@ def test_parts_are_converted_by_torch_as_the_whole_is(
 ) -> None:
     heads = []
     for size in (1 << 40, 1, 1000, 256 * 77):
-        monkeypatch.setattr(torch_weights, "_PART", size)
+        monkeypatch.setattr(torch_weights, "_PIECE", size)
         stack = torch_weights.load_stack(file.checkpoint, file.arch, file.dims, "bf16", "cpu")
         heads.append(stack.ends.head)
     whole = file.checkpoint.tensors["head.weight"].plain()

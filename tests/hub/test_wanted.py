@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, UsageError
 from rwkv_cli.hub import catalogue
 from rwkv_cli.hub.catalogue import entries, find
-from rwkv_cli.hub.fit import Machine, fit, fitted
+from rwkv_cli.hub.fit import Room, fit, fitted
 from rwkv_cli.hub.ranges import Ranges
 from rwkv_cli.hub.wanted import parse, safe_name
 from rwkv_cli.text.templates import load_template
@@ -146,12 +146,12 @@ def test_ranges_are_the_bytes_that_were_added(added: list[tuple[int, int]], size
 
 @given(st.integers(10**8, 10**11), st.integers(0, 10**11))
 def test_the_recommended_model_fits_and_there_is_one_if_any_does(memory: int, disk: int) -> None:
-    machine = Machine(memory, disk)
-    rows = fitted(entries(), machine)
+    room = Room(memory, disk)
+    rows = fitted(entries(), room)
     assert {entry for entry, _ in rows} == set(entries())
     chosen = [entry for entry, how in rows if how.recommended]
     assert len(chosen) == any(how.runs for _, how in rows)
     for entry in chosen:
-        assert fit(entry, machine).runs
+        assert fit(entry, room).runs
     runs = [how.runs for _, how in rows]
     assert runs == sorted(runs, reverse=True)
