@@ -15,6 +15,7 @@ from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub import catalogue
 from rwkv_cli.hub.catalogue import Entry
 from rwkv_cli.hub.fit import Fit, fitted, room_here
+from rwkv_cli.hub.matching import plain
 from rwkv_cli.hub.wanted import Wanted, parse
 from rwkv_cli.places import expanded, models_folder
 from rwkv_cli.render.downloading import DownloadView
@@ -30,20 +31,20 @@ _LIST = "rwkv download --list shows what there is; docs/models.md helps to choos
 @click.argument("names", nargs=-1, metavar="[NAME|OWNER/REPO[:FILE][@REV]|URL]...")
 @click.option("--list", "as_list", is_flag=True, help="Show what can be downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="The list, or events, as JSON on stdout.")
-@click.option("--to", metavar="FOLDER", help="Where to; else the models folder.")
+@click.option("-o", "--output", metavar="FOLDER", help="Where to; else the models folder.")
 @click.option("--revision", metavar="REV", default="", help="Branch, tag or commit.")
 @click.option("--force", is_flag=True, help="Replace another file of the same name.")
 @click.option("--offline", is_flag=True, help="Use what is here; never ask the network.")
 @click.option("--endpoint", metavar="URL", help="A mirror of the hub, as HF_ENDPOINT names one.")
 @click.option(
-    "--connections", type=click.IntRange(1, 16), default=4, metavar="N", help="At a time; 4."
+    "--connections", type=click.IntRange(1, 16), default=4, metavar="N", help="Ranges at a time; 4."
 )
 @click.option(
     "--give-up",
     type=click.FloatRange(0),
     default=10,
     metavar="MINUTES",
-    help="Without a byte; 10. 0: never.",
+    help="Stop when no byte came for so long; 10. 0: never.",
 )
 @common_options
 def download(names: tuple[str, ...], quiet: bool, **flags: Any) -> None:
@@ -58,7 +59,7 @@ def download(names: tuple[str, ...], quiet: bool, **flags: Any) -> None:
     An interrupted download goes on where it was, with the same command. A file gets its name
     when all of it is there and its checksum is right.
     """
-    folder = expanded(flags["to"]).absolute() if flags["to"] else models_folder()
+    folder = expanded(flags["output"]).absolute() if flags["output"] else models_folder()
     if flags["as_list"]:
         _show_list(names, folder, as_json=flags["as_json"], quiet=quiet, flags=flags)
         return
@@ -112,9 +113,9 @@ def _picked(folder: Path, *, as_json: bool) -> str:
 
 
 def _is_here(folder: Path, entry: Entry) -> bool:
-    from rwkv_cli.hub.present import installed
+    from rwkv_cli.hub.present import in_folder
 
-    return installed(folder, Wanted(entry.name, entry.repo, entry.file, entry=entry)) is not None
+    return in_folder(folder, Wanted(entry.name, entry.repo, entry.file, entry=entry)) is not None
 
 
 def _show_list(
@@ -129,7 +130,7 @@ def _show_list(
     rows = [
         (entry, fits[entry])
         for entry in catalogue.entries()
-        if all(catalogue.plain(word) in _described(entry) for word in words)
+        if all(plain(word) in _described(entry) for word in words)
     ]
     if not rows:
         raise NotFoundError(f"no published model is called {' '.join(words)!r}", hint=_LIST)
@@ -143,7 +144,7 @@ def _show_list(
 
 
 def _described(entry: Entry) -> str:
-    return catalogue.plain(f"{' '.join(entry.names)} {entry.repo} {entry.file}")
+    return plain(f"{' '.join(entry.names)} {entry.repo} {entry.file}")
 
 
 def _print_table(rows: list[tuple[Entry, Fit]], folder: Path) -> None:

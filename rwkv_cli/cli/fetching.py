@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rwkv_cli.errors import NotFoundError, RwkvError, UsageError
+from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub import catalogue
 from rwkv_cli.places import (
     hub_cache_folder,
@@ -95,15 +95,13 @@ def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
         NotFoundError: It is no published model, or it may not be downloaded.
     """
     entry = catalogue.find(name)
-    if entry is None and "/" in name:
-        return _from_repository(name, missing)
     if entry is None or Path(name).suffix in (".pth", ".gguf"):
         raise missing
-    from rwkv_cli.hub.present import installed
+    from rwkv_cli.hub.present import in_folder
     from rwkv_cli.hub.wanted import parse
 
     wanted = parse(name)
-    found = installed(models_folder(), wanted)
+    found = in_folder(models_folder(), wanted)
     if found is not None:
         return found
     size = amount(entry.bytes) if entry.bytes else "size unknown"
@@ -118,29 +116,6 @@ def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
         view.end()
         note(KEPT)
         raise
-
-
-def _from_repository(name: str, missing: NotFoundError) -> Path:
-    """Give what was downloaded from OWNER/REPO[:FILE].
-
-    Raises:
-        NotFoundError: Nothing was, or it is no repository.
-    """
-    from rwkv_cli.hub.present import remembered
-    from rwkv_cli.hub.wanted import WEIGHTS, parse
-
-    try:
-        wanted = parse(name)
-    except RwkvError:
-        raise missing from None
-    found = remembered(models_folder(), wanted)
-    if found is not None:
-        return found
-    if name.startswith((".", "~")) or (name.endswith(WEIGHTS) and ":" not in name):
-        raise missing
-    raise NotFoundError(
-        f"nothing that is here was downloaded from {name}", hint=f"rwkv download {name}"
-    )
 
 
 def _agreed(what: str) -> bool:

@@ -5,7 +5,6 @@ Hugging Face.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -159,8 +158,6 @@ def _write_folder(
     with replacing_folder(path) as folder:
         with (folder / huggingface.WEIGHTS).open("xb") as out:
             _write(out, model, written)
-            out.flush()
-            os.fsync(out.fileno())
         for name, content in texts.items():
             text = json.dumps(content, indent=2) + "\n"
             (folder / name).write_text(text, encoding="utf-8")

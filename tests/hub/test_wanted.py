@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, UsageError
-from rwkv_cli.hub import catalogue
+from rwkv_cli.hub import matching
 from rwkv_cli.hub.catalogue import entries, find
 from rwkv_cli.hub.fit import Room, fit, fitted
 from rwkv_cli.hub.ranges import Ranges
@@ -20,7 +20,7 @@ from rwkv_cli.text.templates import load_template
 
 
 def test_every_entry_is_sound() -> None:
-    names = [catalogue.plain(name) for entry in entries() for name in entry.names]
+    names = [matching.plain(name) for entry in entries() for name in entry.names]
     assert len(names) == len(set(names))
     for entry in entries():
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.repo)
