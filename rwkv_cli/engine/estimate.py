@@ -18,7 +18,7 @@ from rwkv_cli.engine.footprint import (
 )
 from rwkv_cli.engine.memory import Machine
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.segments import Place, Segment, places, written
+from rwkv_cli.engine.segments import Place, Segment, in_parts, places, written
 from rwkv_cli.engine.strategy import Budgets
 from rwkv_cli.sizes import amount
 
@@ -99,7 +99,7 @@ class Plan:
     @property
     def split(self) -> bool:
         """Whether it takes more than one device or precision, or streams layers."""
-        return len(self.segments) > 1 or self.segments[0].streams
+        return in_parts(self.segments)
 
     @property
     def total(self) -> int:
@@ -137,7 +137,7 @@ def estimate(
         natural: Whether every tensor keeps the precision of the file, which the segments name.
     """
     where = places(segments, file.dims.layers + 1)
-    split = len(segments) > 1 or any(place.streamed for place in where)
+    split = in_parts(segments)
     first = where[0]
     on_host = split or (engine == "torch" and first.bits)  # the torch engine of segments
     embedding = replace(first, device="cpu" if on_host else first.device, bits=None)

@@ -14,7 +14,7 @@ from rwkv_cli.render.progress import clock
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
 from rwkv_cli.render.style import dim, shows_styles
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, cut
 from rwkv_cli.sizes import amount
 
 _PAUSE = 0.1  # seconds between two drawings
@@ -129,8 +129,8 @@ class DownloadView:
             parts.insert(0, name)
         parts = [part for part in (*parts, safe(state)) if part]
         room = width - 1 - columns("  ".join(parts[1:])) - 2
-        parts[0] = _cut(name, max(8, room))
-        return _cut("  ".join(parts), width - 1)
+        parts[0] = cut(name, max(8, room))
+        return cut("  ".join(parts), width - 1)
 
     def _draw(self, line: str) -> None:
         if shows_styles(STDERR):
@@ -155,15 +155,6 @@ def _bar(done: int, total: int, width: int) -> str:
     eighths = 8 * width * done // total if total else 8 * width
     full, part = divmod(eighths, 8)
     return ("▕" + "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width + 1) + "▏"
-
-
-def _cut(text: str, room: int) -> str:
-    """Shorten a text to some columns, at its end."""
-    if columns(text) <= room:
-        return text
-    while text and columns(text) > room - 1:
-        text = text[:-1]
-    return text + "…"
 
 
 def _columns() -> int:

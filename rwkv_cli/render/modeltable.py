@@ -10,7 +10,7 @@ from rwkv_cli.hub.fit import Fit, Room
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, STDIN, is_terminal, note
 from rwkv_cli.render.style import shows_styles
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, padded
 from rwkv_cli.sizes import amount
 
 _FITS = {
@@ -54,7 +54,7 @@ def lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
         kept += 1
     return [
         gap.join(
-            " " * (wide - columns(cell)) + cell if place == 1 else cell.ljust(wide)
+            " " * (wide - columns(cell)) + cell if place == 1 else padded(cell, wide)
             for place, (cell, wide) in enumerate(zip(row[:kept], widths, strict=False))
         ).rstrip()
         for row in rows
