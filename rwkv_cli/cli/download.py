@@ -139,7 +139,8 @@ def _show_list(
         return
     _print_table(rows, folder)
     if not quiet:
-        note(f"* is the one to take here; {safe(free(room))}")
+        star = "* is the one to take here; " if any(fit.recommended for _, fit in rows) else ""
+        note(f"{star}{safe(free(room))}")
         note("rwkv download NAME fetches one; docs/models.md helps to choose")
 
 

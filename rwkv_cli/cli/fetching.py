@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.hub import catalogue
+from rwkv_cli.errors import UsageError
 from rwkv_cli.places import (
     hub_cache_folder,
     hub_endpoint,
@@ -26,6 +25,7 @@ from rwkv_cli.sizes import amount
 if TYPE_CHECKING:
     from rwkv_cli.hub.choice import Model
     from rwkv_cli.hub.fetch import Fetcher
+    from rwkv_cli.hub.names import NotInstalledError
 
 LEGEND = "arrows move, enter downloads, q leaves"
 KEPT = "stopped; what has come is kept: the same command goes on from there"
@@ -82,33 +82,28 @@ def choose_file(repo: str, models: Sequence[Model]) -> Model:
     return next(model for model in models if model.label == found)
 
 
-def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
+def downloaded(missing: NotInstalledError, *, quiet: bool) -> Path:
     """Give a published model that is not found by its name: the one in the models folder, or, when
     the person at the terminal agrees, a new one.
 
     Args:
-        name: What was asked for.
-        missing: What is to be said when it is no published model.
+        missing: Which, and what is to be said when it may not be downloaded.
         quiet: Whether to show no progress.
 
     Raises:
-        NotFoundError: It is no published model, or it may not be downloaded.
+        NotInstalledError: It may not.
     """
-    entry = catalogue.find(name)
-    if entry is None or Path(name).suffix in (".pth", ".gguf"):
-        raise missing
     from rwkv_cli.hub.present import in_folder
     from rwkv_cli.hub.wanted import parse
 
-    wanted = parse(name)
+    entry = missing.entry
+    wanted = parse(entry.name)
     found = in_folder(models_folder(), wanted)
     if found is not None:
         return found
     size = amount(entry.bytes) if entry.bytes else "size unknown"
     if offline_by() or not can_ask() or not _agreed(f"Download {entry.name} ({size})"):
-        raise NotFoundError(
-            f"the model {name!r} is not installed", hint=f"rwkv download {entry.name}  ({size})"
-        )
+        raise missing
     view = DownloadView(quiet=quiet)
     try:
         return open_fetcher(view).fetch(wanted)

@@ -16,8 +16,8 @@ from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.hub.names import DEMO_NAME, default_model, resolve
+from rwkv_cli.errors import UsageError
+from rwkv_cli.hub.names import DEMO_NAME, NotInstalledError, default_model, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
@@ -45,10 +45,10 @@ def choose_model(settings: Settings, *, quiet: bool) -> Path:
     if settings.model:
         try:
             return resolve(settings.model, models_folder())
-        except NotFoundError as error:
+        except NotInstalledError as missing:
             from rwkv_cli.cli.fetching import downloaded
 
-            return downloaded(settings.model, error, quiet=quiet)
+            return downloaded(missing, quiet=quiet)
     path = default_model(models_folder())
     if path == DEMO and not quiet:
         note(dim(DEMO_NOTICE))

@@ -30,6 +30,20 @@ _SEVERAL = 8  # names in a message
 _REMOTE = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[^:@]+)?(@[\w.-]+)?|\w+://.+", re.ASCII)
 
 
+class NotInstalledError(NotFoundError):
+    """A published model is meant that is not here.
+
+    Attributes:
+        entry: It.
+    """
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        size = f"  ({amount(entry.bytes)})" if entry.bytes else ""
+        hint = f"rwkv download {entry.name}{size}"
+        super().__init__(f"{_cut(name)} is not installed", hint=hint)
+        self.entry = entry
+
+
 def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]:
     """List the models that have a name here: those of a folder, and those added in place.
 
@@ -60,7 +74,8 @@ def resolve(name: str, folder: Path) -> Path:
         folder: Where models are installed.
 
     Raises:
-        NotFoundError: Nothing has that name, or several have, or it is not installed.
+        NotInstalledError: It is a published model that is not here.
+        NotFoundError: Nothing has that name, or several have.
         StorageError: The path leads where this user may not look.
     """
     if name == DEMO_NAME:
@@ -238,9 +253,7 @@ def _catalogued(name: str) -> Entry | None:
 def _unknown(name: str, names: Iterable[str], folder: Path) -> NotFoundError:
     """Say that nothing has a name, and what there is instead."""
     if entry := _catalogued(name):
-        size = f"  ({amount(entry.bytes)})" if entry.bytes else ""
-        hint = f"rwkv download {entry.name}{size}"
-        return NotFoundError(f"{_cut(name)} is not installed", hint=hint)
+        return NotInstalledError(name, entry)
     known = [*names, DEMO_NAME]
     close = difflib.get_close_matches(plain(name)[:_SHOWN], known, n=1, cutoff=0.5)
     if close:

@@ -155,3 +155,12 @@ def test_the_recommended_model_fits_and_there_is_one_if_any_does(memory: int, di
         assert fit(entry, room).runs
     runs = [how.runs for _, how in rows]
     assert runs == sorted(runs, reverse=True)
+
+
+def test_a_card_has_room_for_what_memory_has_not() -> None:
+    entry = find("7.2b")
+    assert entry is not None
+    assert fit(entry, Room(8 * 10**9, 10**12)).how == "int4"
+    assert fit(entry, Room(8 * 10**9, 10**12, card=24 * 10**9)).how == "fits"
+    assert fit(entry, Room(64 * 10**9, 10**9)).how == "disk"
+    assert fit(entry, Room(64 * 10**9, None)).how == "fits"
