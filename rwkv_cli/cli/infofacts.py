@@ -121,13 +121,14 @@ def _prompt(template: str) -> str:
 
 def _problem(file: ModelFile) -> str | None:
     """Say what stands in the way of running a model; None when nothing does."""
-    from rwkv_cli.text.bpe import find_20b
-
     if file.tokenizer is None:
         vocab = file.dims.vocab
         return f"no known tokenizer has a vocabulary of {vocab}: name one with --tokenizer FILE"
-    if file.tokenizer == "20b" and find_20b(file.folder) is None:
-        return "its tokenizer is missing: put 20B_tokenizer.json beside it"
+    if file.tokenizer == "20b":
+        from rwkv_cli.text.bpe import find_20b
+
+        if find_20b(file.folder) is None:
+            return "its tokenizer is missing: put 20B_tokenizer.json beside it"
     return None
 
 
