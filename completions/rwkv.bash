@@ -10,7 +10,7 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--output|--plot|--save-state|--state|--to|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--file|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -25,7 +25,7 @@ _rwkv() {
     state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --plan --strategy --vram-budget --ram-budget --quiet --verbose --debug --help" ;;
     bench) words="--prefill --decode --depth --batch --repeat --quick --file --state --format --json --output --compare --plot --model --tokenizer --strategy --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
-    download) words="--list --json --to --revision --force --offline --endpoint --connections --give-up --quiet --verbose --debug --help" ;;
+    download) words="--list --json --output --revision --force --offline --endpoint --connections --give-up --quiet --verbose --debug --help" ;;
     models) words="ls show default alias add verify rm --paths --names --unset --remove --name --yes --json --quiet --verbose --debug --help" ;;
     convert) words="--to --dtype --lora --output --force --threads --quiet --verbose --debug --help" ;;
     cache) words="rm --all --paths --quiet --verbose --debug --help" ;;

@@ -167,13 +167,13 @@ complete -c rwkv -n '__fish_seen_subcommand_from bench' -l debug -d 'Show the tr
 complete -c rwkv -n '__fish_seen_subcommand_from bench' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l list -d 'Show what can be downloaded'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l json -d 'The list, or events, as JSON on stdout'
-complete -c rwkv -n '__fish_seen_subcommand_from download' -l to -d 'Where to; else the models folder' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l output -d 'Where to; else the models folder' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l revision -d 'Branch, tag or commit' -x
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l force -d 'Replace another file of the same name'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l offline -d 'Use what is here; never ask the network'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l endpoint -d 'A mirror of the hub, as HF_ENDPOINT names one' -x
-complete -c rwkv -n '__fish_seen_subcommand_from download' -l connections -d 'At a time; 4' -x
-complete -c rwkv -n '__fish_seen_subcommand_from download' -l give-up -d 'Without a byte; 10. 0: never' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l connections -d 'Ranges at a time; 4' -x
+complete -c rwkv -n '__fish_seen_subcommand_from download' -l give-up -d 'Stop when no byte came for so long; 10. 0: never' -x
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l quiet -d 'Nothing on stderr but errors'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from download' -l debug -d 'Show the traceback of an error'
@@ -190,7 +190,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l quiet -d 'Nothing on
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l verbose -d 'More on stderr'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F

@@ -8,7 +8,7 @@ Register-ArgumentCompleter -Native -CommandName rwkv -ScriptBlock {
     'state' = @('--file', '--force', '--every', '--dry-run', '--yes', '--json', '--model', '--lora', '--tokenizer', '--template', '--strategy', '--vram-budget', '--ram-budget', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'info' = @('--json', '--tensors', '--plan', '--strategy', '--vram-budget', '--ram-budget', '--quiet', '--verbose', '--debug', '--help')
     'bench' = @('--prefill', '--decode', '--depth', '--batch', '--repeat', '--quick', '--file', '--state', '--format', '--json', '--output', '--compare', '--plot', '--model', '--tokenizer', '--strategy', '--device', '--dtype', '--engine', '--kernels', '--threads', '--quiet', '--verbose', '--debug', '--help')
-    'download' = @('--list', '--json', '--to', '--revision', '--force', '--offline', '--endpoint', '--connections', '--give-up', '--quiet', '--verbose', '--debug', '--help')
+    'download' = @('--list', '--json', '--output', '--revision', '--force', '--offline', '--endpoint', '--connections', '--give-up', '--quiet', '--verbose', '--debug', '--help')
     'models' = @('--paths', '--names', '--unset', '--remove', '--name', '--yes', '--json', '--quiet', '--verbose', '--debug', '--help')
     'convert' = @('--to', '--dtype', '--lora', '--output', '--force', '--threads', '--quiet', '--verbose', '--debug', '--help')
     'cache' = @('--all', '--paths', '--quiet', '--verbose', '--debug', '--help')

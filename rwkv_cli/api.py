@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rwkv_cli.engine.load import load_model
-from rwkv_cli.engine.lorafile import lora_named
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.strategy import choose_strategy
 from rwkv_cli.hub.names import resolve
@@ -42,6 +41,8 @@ def load(
         MismatchError: A file to merge was trained on another model.
         UsageError: The strategy is not understood.
     """
+    from rwkv_cli.engine.lorafile import lora_named
+
     path = resolve(os.fspath(model), models_folder())
     return load_model(
         Path(path),

@@ -84,37 +84,50 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk refused; the old folder is untouched.
     """
-    temporary, old = _temporary(path), _temporary(path)
+    temporary = _temporary(path)
     try:
         temporary.mkdir()
         yield temporary
-        sync_folder(temporary)
-        if path.exists():
+        put_folder(temporary, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_folder(new: Path, path: Path) -> None:
+    """Give a folder of files a name, durably, in place of whatever has that.
+
+    Raises:
+        StorageError: The disk refused; what had the name has it still.
+    """
+    old = _temporary(path)
+    try:
+        for file in new.iterdir():
+            with file.open("r+b") as content:
+                os.fsync(content.fileno())
+        sync_folder(new)
+        if os.path.lexists(path):
             path.rename(old)
-        temporary.rename(path)
+        new.rename(path)
         sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {reason(error)}") from error
     finally:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+        if os.path.lexists(old):
+            if not os.path.lexists(path):
+                old.rename(path)
+            else:
+                _remove(old)
 
 
-def check_room(folder: Path, nbytes: int) -> None:
-    """Compare what shall be written with what the disk has left; a disk that does not tell passes.
-
-    Raises:
-        StorageError: It is too much.
-    """
-    with contextlib.suppress(OSError):
-        free = shutil.disk_usage(folder).free
-        if nbytes > free:
-            raise StorageError(
-                f"{folder} has {free:,} bytes left, {nbytes:,} are needed",
-                hint="free some, or write to another disk",
-            )
+def _remove(path: Path) -> None:
+    """Delete a file, a link or a folder, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _target(path: Path) -> Path:
@@ -172,8 +185,8 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what a process that was killed was writing into a folder, once it is a day old."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - _STALE:
-                path.unlink()
+            if path.lstat().st_mtime < time.time() - _STALE:
+                _remove(path)
 
 
 def _temporary(path: Path) -> Path:

@@ -106,10 +106,8 @@ def hub_token() -> str | None:
     """Give the user's key to the hub: `HF_TOKEN`, or what the hub's own tools keep in a file."""
     if os.environ.get("HF_TOKEN"):
         return os.environ["HF_TOKEN"].strip()
-    named = os.environ.get("HF_TOKEN_PATH")
-    file = expanded(named) if named else _hub_home() / "token"
     try:
-        return file.read_text(encoding="ascii").strip() or None
+        return _token_file().read_text(encoding="ascii").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 
@@ -163,9 +161,13 @@ def hub_token_place() -> str | None:
     """Say where the user's key to the hub is, never what it is: `HF_TOKEN`, or a file."""
     if os.environ.get("HF_TOKEN"):
         return "HF_TOKEN"
-    named = os.environ.get("HF_TOKEN_PATH")
-    file = expanded(named) if named else _hub_home() / "token"
+    file = _token_file()
     return str(file) if file.is_file() else None
+
+
+def _token_file() -> Path:
+    named = os.environ.get("HF_TOKEN_PATH")
+    return expanded(named) if named else _hub_home() / "token"
 
 
 def offline_by() -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rwkv_cli.native.hostmemory import total_memory
 from rwkv_cli.native.machine import default_threads, physical_cores
 
 _STAT = Path("/proc/stat")
@@ -25,7 +26,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": physical_cores(),
         "processors": os.cpu_count(),
         "usable_cores": default_threads(),
-        "memory_bytes": _memory(),
+        "memory_bytes": total_memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
     }
@@ -39,14 +40,6 @@ def cpu_name(file: Path = _CPUINFO) -> str:
             if key.strip() in ("model name", "Model", "cpu model") and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine() or "unknown"
-
-
-def _memory() -> int | None:
-    """Give the bytes of memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)

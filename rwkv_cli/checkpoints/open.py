@@ -69,20 +69,6 @@ def read_file(source: Source) -> tuple[str, Contents]:
     raise source.refused(foreign.reason, hint=foreign.hint)
 
 
-def looks_like_model(path: Path) -> bool:
-    """Tell from names and the first bytes whether a file or folder may be opened as weights."""
-    if path.is_dir():
-        from rwkv_cli.checkpoints.folder import weights_of
-
-        return bool(weights_of(path))
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError:
-        return False
-    return any(matches(head) for _, matches, _ in _FORMATS)
-
-
 def _resolve(reader: str) -> Callable[[Source], Contents]:
     module, _, function = reader.partition(":")
     return cast("Callable[[Source], Contents]", getattr(import_module(module), function))

@@ -163,5 +163,5 @@ def _engine(model: Model, settings: Settings) -> Engine:
     dtype = dtype_of(name)
     if dtype is None:
         raise RefusedError(f"{name!r} is no arithmetic whose precision is known")
-    is_on_cpu = set(name.split()) & {"cuda", "mps", "xpu"} == set()
+    is_on_cpu = {"cuda", "mps", "xpu"}.isdisjoint(name.split())
     return Engine(name, dtype, settings.threads or 1, is_on_cpu)

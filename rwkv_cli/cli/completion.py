@@ -12,7 +12,7 @@ from rwkv_cli.cli.settings import keys
 from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {
-    "--file", "--state", "--save-state", "--output", "--tokenizer", "--compare", "--plot", "--to",
+    "--file", "--state", "--save-state", "--output", "--tokenizer", "--compare", "--plot",
 }  # fmt: skip
 
 # What is asked when a model may follow; these commands take one without a flag.

@@ -35,6 +35,8 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
     Raises:
         UsageError: It is not TOML.
     """
+    if not text:
+        return {}
     if sys.version_info >= (3, 11):
         import tomllib
     else:

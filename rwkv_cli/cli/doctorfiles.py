@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rwkv_cli.cli.doctorprobe import Probe
-from rwkv_cli.cli.modelfacts import amount
 from rwkv_cli.cli.settings import collect, origins, variables
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub.registry import read_registry, registry_file
 from rwkv_cli.places import config_file, models_folder
+from rwkv_cli.sizes import amount, free_bytes, standing
 
 _SHOWN = 3  # names in a line
 _LITTLE = 1 << 30  # bytes of a disk below which nothing much fits
@@ -34,7 +33,7 @@ def models() -> Probe:
         "installed": [model.name for model in known],
         "unusable": unusable,
         "dangling": _dangling(folder),
-        "free": _free(folder),
+        "free": free_bytes(folder),
     }
     default, step = _default()
     facts["default"] = default
@@ -134,30 +133,17 @@ def folder(find: Callable[[], Path], variable: str) -> Probe:
         variable: What names another one.
     """
     path = find()
-    exists, standing = path.exists(), _standing(path)
+    exists, nearest = path.exists(), standing(path)
     what = str(path) if exists else f"{path} (made when needed)"
-    facts: dict[str, Any] = {"path": str(path), "exists": exists, "free": _free(path)}
-    facts["writable"] = os.access(standing, os.W_OK | os.X_OK) and standing.is_dir()
+    facts: dict[str, Any] = {"path": str(path), "exists": exists, "free": free_bytes(path)}
+    facts["writable"] = os.access(nearest, os.W_OK | os.X_OK) and nearest.is_dir()
     if facts["free"] is not None:
         what += f"; {amount(facts['free'])} free"
     if not facts["writable"]:
-        mend = f"make {standing} writable, or name another folder ({variable})"
+        mend = f"make {nearest} writable, or name another folder ({variable})"
         return Probe(f"{what}; cannot be written", mend, facts)
     full = facts["free"] is not None and facts["free"] < _LITTLE
     return Probe(what, "make room on that disk" if full else None, facts)
-
-
-def _standing(path: Path) -> Path:
-    """Give the nearest folder above a path that is there."""
-    return next((p for p in (path, *path.parents) if p.exists()), Path())
-
-
-def _free(path: Path) -> int | None:
-    """Give the bytes that are free where a folder is or would be; None where nobody tells."""
-    try:
-        return shutil.disk_usage(_standing(path)).free
-    except OSError:
-        return None
 
 
 def hugging_face(path: Path) -> Probe:

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import locale
-import os
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from rwkv_cli.cli.doctorprobe import Probe
+from rwkv_cli.native.hostmemory import free_memory, total_memory
 from rwkv_cli.places import hub_endpoint, hub_token_place, named_proxies, offline_by
 from rwkv_cli.render.streams import STDERR, STDIN, STDOUT, is_terminal, terminal_width
 from rwkv_cli.render.style import shows_colours
+from rwkv_cli.sizes import amount
 
-_MEMINFO = Path("/proc/meminfo")
 _NARROW = 40  # columns below which tables are cut short
 
 
 def memory() -> Probe:
     """Tell how much memory there is and how much of it is free; that of cards is told with them."""
-    facts: dict[str, Any] = {"total": _total(), "free": _available()}
-    known = {key: f"{size / 1e9:,.1f} GB" for key, size in facts.items() if size is not None}
+    facts: dict[str, Any] = {"total": total_memory(), "free": free_memory()}
+    known = {key: amount(size) for key, size in facts.items() if size is not None}
     if not known:
         return Probe("the system does not tell", None, facts)
     what = f"{known.get('total', 'an unknown amount')} of RAM"
     return Probe(f"{what}, {known['free']} free" if "free" in known else what, None, facts)
-
-
-def _total() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _available(file: Path = _MEMINFO) -> int | None:
-    """Give the bytes that can be had without swapping; None where the system does not tell."""
-    try:
-        for line in file.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return None
-    return None
 
 
 def terminal() -> Probe:
@@ -79,7 +60,7 @@ def download() -> Probe:
     what += f"; token: {'in ' + token if token else 'none'}"
     step = None
     if not endpoint.startswith("https://"):
-        step = "HF_ENDPOINT must begin with https://"
+        step = "let HF_ENDPOINT begin with https://, or anybody on the way can change what comes"
     elif offline:
         step = f"unset {offline} to download"
     return Probe(what, step, facts)

@@ -14,13 +14,15 @@ from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.hub import catalogue
 from rwkv_cli.hub.catalogue import Entry
-from rwkv_cli.hub.fit import Fit, fit, fitted, this_machine
+from rwkv_cli.hub.fit import Fit, fitted, room_here
+from rwkv_cli.hub.matching import plain
 from rwkv_cli.hub.wanted import Wanted, parse
 from rwkv_cli.places import expanded, models_folder
-from rwkv_cli.render.downloading import DownloadView, amount
+from rwkv_cli.render.downloading import DownloadView
 from rwkv_cli.render.modeltable import can_ask, cells, free, heading, lines, pick
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDOUT, Sink, is_terminal, note, stdout_sink, terminal_width
+from rwkv_cli.sizes import amount
 
 _LIST = "rwkv download --list shows what there is; docs/models.md helps to choose"
 
@@ -29,20 +31,20 @@ _LIST = "rwkv download --list shows what there is; docs/models.md helps to choos
 @click.argument("names", nargs=-1, metavar="[NAME|OWNER/REPO[:FILE][@REV]|URL]...")
 @click.option("--list", "as_list", is_flag=True, help="Show what can be downloaded.")
 @click.option("--json", "as_json", is_flag=True, help="The list, or events, as JSON on stdout.")
-@click.option("--to", metavar="FOLDER", help="Where to; else the models folder.")
+@click.option("-o", "--output", metavar="FOLDER", help="Where to; else the models folder.")
 @click.option("--revision", metavar="REV", default="", help="Branch, tag or commit.")
 @click.option("--force", is_flag=True, help="Replace another file of the same name.")
 @click.option("--offline", is_flag=True, help="Use what is here; never ask the network.")
 @click.option("--endpoint", metavar="URL", help="A mirror of the hub, as HF_ENDPOINT names one.")
 @click.option(
-    "--connections", type=click.IntRange(1, 16), default=4, metavar="N", help="At a time; 4."
+    "--connections", type=click.IntRange(1, 16), default=4, metavar="N", help="Ranges at a time; 4."
 )
 @click.option(
     "--give-up",
     type=click.FloatRange(0),
     default=10,
     metavar="MINUTES",
-    help="Without a byte; 10. 0: never.",
+    help="Stop when no byte came for so long; 10. 0: never.",
 )
 @common_options
 def download(names: tuple[str, ...], quiet: bool, **flags: Any) -> None:
@@ -57,7 +59,7 @@ def download(names: tuple[str, ...], quiet: bool, **flags: Any) -> None:
     An interrupted download goes on where it was, with the same command. A file gets its name
     when all of it is there and its checksum is right.
     """
-    folder = expanded(flags["to"]).absolute() if flags["to"] else models_folder()
+    folder = expanded(flags["output"]).absolute() if flags["output"] else models_folder()
     if flags["as_list"]:
         _show_list(names, folder, as_json=flags["as_json"], quiet=quiet, flags=flags)
         return
@@ -99,21 +101,21 @@ def _picked(folder: Path, *, as_json: bool) -> str:
     """
     if not can_ask() or as_json:
         raise UsageError("say which model to download", hint=_LIST)
-    machine = this_machine(folder)
-    rows = fitted(catalogue.entries(), machine)
+    room = room_here(folder)
+    rows = fitted(catalogue.entries(), room)
     table = [cells(entry, how, installed=_is_here(folder, entry)) for entry, how in rows]
     names = [entry.name for entry, _ in rows]
     title = "Which model? * is the one to take here"
-    found = pick(lambda width: lines(table, width), names, title, f"{LEGEND}; {free(machine)}")
+    found = pick(lambda width: lines(table, width), names, title, f"{LEGEND}; {free(room)}")
     if found is None:
         note("Nothing was downloaded.")
     return found or ""
 
 
 def _is_here(folder: Path, entry: Entry) -> bool:
-    from rwkv_cli.hub.present import installed
+    from rwkv_cli.hub.present import in_folder
 
-    return installed(folder, Wanted(entry.name, entry.repo, entry.file, entry=entry)) is not None
+    return in_folder(folder, Wanted(entry.name, entry.repo, entry.file, entry=entry)) is not None
 
 
 def _show_list(
@@ -123,12 +125,12 @@ def _show_list(
     if len(words) == 1 and "/" in words[0]:
         _show_repository(words[0], as_json=as_json, quiet=quiet, flags=flags)
         return
-    machine = this_machine(folder)
-    best = next((e for e, how in fitted(catalogue.entries(), machine) if how.recommended), None)
+    room = room_here(folder)
+    fits = dict(fitted(catalogue.entries(), room))
     rows = [
-        (entry, Fit(fit(entry, machine).how, entry is best))
+        (entry, fits[entry])
         for entry in catalogue.entries()
-        if all(catalogue.plain(word) in _described(entry) for word in words)
+        if all(plain(word) in _described(entry) for word in words)
     ]
     if not rows:
         raise NotFoundError(f"no published model is called {' '.join(words)!r}", hint=_LIST)
@@ -137,12 +139,13 @@ def _show_list(
         return
     _print_table(rows, folder)
     if not quiet:
-        note(f"* is the one to take here; {safe(free(machine))}")
+        star = "* is the one to take here; " if any(fit.recommended for _, fit in rows) else ""
+        note(f"{star}{safe(free(room))}")
         note("rwkv download NAME fetches one; docs/models.md helps to choose")
 
 
 def _described(entry: Entry) -> str:
-    return catalogue.plain(f"{' '.join(entry.names)} {entry.repo} {entry.file}")
+    return plain(f"{' '.join(entry.names)} {entry.repo} {entry.file}")
 
 
 def _print_table(rows: list[tuple[Entry, Fit]], folder: Path) -> None:

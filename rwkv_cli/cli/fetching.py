@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rwkv_cli.errors import NotFoundError, RwkvError, UsageError
-from rwkv_cli.hub import catalogue
+from rwkv_cli.errors import UsageError
 from rwkv_cli.places import (
     hub_cache_folder,
     hub_endpoint,
@@ -17,14 +16,16 @@ from rwkv_cli.places import (
     models_folder,
     offline_by,
 )
-from rwkv_cli.render.downloading import DownloadView, amount
-from rwkv_cli.render.modeltable import can_ask, lines, pick, rough
+from rwkv_cli.render.downloading import DownloadView
+from rwkv_cli.render.modeltable import can_ask, lines, pick
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
+from rwkv_cli.sizes import amount
 
 if TYPE_CHECKING:
     from rwkv_cli.hub.choice import Model
     from rwkv_cli.hub.fetch import Fetcher
+    from rwkv_cli.hub.names import NotInstalledError
 
 LEGEND = "arrows move, enter downloads, q leaves"
 KEPT = "stopped; what has come is kept: the same command goes on from there"
@@ -81,35 +82,28 @@ def choose_file(repo: str, models: Sequence[Model]) -> Model:
     return next(model for model in models if model.label == found)
 
 
-def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
+def downloaded(missing: NotInstalledError, *, quiet: bool) -> Path:
     """Give a published model that is not found by its name: the one in the models folder, or, when
     the person at the terminal agrees, a new one.
 
     Args:
-        name: What was asked for.
-        missing: What is to be said when it is no published model.
+        missing: Which, and what is to be said when it may not be downloaded.
         quiet: Whether to show no progress.
 
     Raises:
-        NotFoundError: It is no published model, or it may not be downloaded.
+        NotInstalledError: It may not.
     """
-    entry = catalogue.find(name)
-    if entry is None and "/" in name:
-        return _from_repository(name, missing)
-    if entry is None or Path(name).suffix in (".pth", ".gguf"):
-        raise missing
-    from rwkv_cli.hub.present import installed
+    from rwkv_cli.hub.present import in_folder
     from rwkv_cli.hub.wanted import parse
 
-    wanted = parse(name)
-    found = installed(models_folder(), wanted)
+    entry = missing.entry
+    wanted = parse(entry.name)
+    found = in_folder(models_folder(), wanted)
     if found is not None:
         return found
-    size = rough(entry.bytes) if entry.bytes else "size unknown"
+    size = amount(entry.bytes) if entry.bytes else "size unknown"
     if offline_by() or not can_ask() or not _agreed(f"Download {entry.name} ({size})"):
-        raise NotFoundError(
-            f"the model {name!r} is not installed", hint=f"rwkv download {entry.name}  ({size})"
-        )
+        raise missing
     view = DownloadView(quiet=quiet)
     try:
         return open_fetcher(view).fetch(wanted)
@@ -117,29 +111,6 @@ def downloaded(name: str, missing: NotFoundError, *, quiet: bool) -> Path:
         view.end()
         note(KEPT)
         raise
-
-
-def _from_repository(name: str, missing: NotFoundError) -> Path:
-    """Give what was downloaded from OWNER/REPO[:FILE].
-
-    Raises:
-        NotFoundError: Nothing was, or it is no repository.
-    """
-    from rwkv_cli.hub.present import remembered
-    from rwkv_cli.hub.wanted import WEIGHTS, parse
-
-    try:
-        wanted = parse(name)
-    except RwkvError:
-        raise missing from None
-    found = remembered(models_folder(), wanted)
-    if found is not None:
-        return found
-    if name.startswith((".", "~")) or (name.endswith(WEIGHTS) and ":" not in name):
-        raise missing
-    raise NotFoundError(
-        f"nothing that is here was downloaded from {name}", hint=f"rwkv download {name}"
-    )
 
 
 def _agreed(what: str) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rwkv_cli.cli.infofacts import UNFINISHED, facts_of
-from rwkv_cli.cli.infoplan import plan_facts, plan_text
 from rwkv_cli.cli.options import NUMBER, Command, common_options
 from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import expanded, models_folder
@@ -40,14 +39,16 @@ def info(file: str, as_json: bool, tensors: bool, **flags: Any) -> None:
     states and tokenizers.
     """
     named = file.endswith(_KNOWN)
-    path = Path(expanded(file) if named else resolve(file, models_folder()))
+    path = expanded(file) if named else resolve(file, models_folder())
     facts = facts_of(path, file, tensors=tensors)
-    plan = _planned(path, flags) if _wants_plan(flags) else None
+    text = "".join(_line(key, value) + "\n" for key, value in facts.items())
+    if _wants_plan(flags):
+        from rwkv_cli.cli.infoplan import plan_facts, plan_text
+
+        plan = _planned(path, flags)
+        facts, text = {**facts, "plan": plan_facts(plan)}, f"{text}\n{plan_text(plan)}"
     if as_json:
-        text = json.dumps({**facts, "plan": plan_facts(plan)} if plan else facts) + "\n"
-    else:
-        text = "".join(_line(key, value) + "\n" for key, value in facts.items())
-        text += f"\n{plan_text(plan)}" if plan else ""
+        text = json.dumps(facts) + "\n"
     stdout_sink().write(text.encode("utf-8", "replace"))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.engine.modelfile import ModelFile, is_state_file, open_model
 from rwkv_cli.errors import RefusedError, RwkvError
+from rwkv_cli.sizes import size_of
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.packed import Packed
@@ -73,7 +74,7 @@ def model_facts(file: ModelFile, named: str, *, tensors: bool) -> Facts:
         "template": file.template,
         "prompt": _prompt(file.template),
         "weights": sorted({_kind(one) for one in listed.values()}),
-        "file_bytes": _size(path),
+        "file_bytes": size_of(path),
         "state_bytes": state,
         "tuned_state": any(name.endswith(".time_state") for name in listed) or None,
     }
@@ -96,7 +97,7 @@ def _published(path: Path) -> Facts:
     """Tell which published model a file is, by its name and size; nothing where none is like it."""
     from rwkv_cli.hub.catalogue import entries
 
-    size = _size(path)
+    size = size_of(path)
     for entry in entries():
         name = entry.file.rpartition("/")[2]
         if name and entry.size == size:
@@ -120,21 +121,15 @@ def _prompt(template: str) -> str:
 
 def _problem(file: ModelFile) -> str | None:
     """Say what stands in the way of running a model; None when nothing does."""
-    from rwkv_cli.text.bpe import find_20b
-
     if file.tokenizer is None:
         vocab = file.dims.vocab
         return f"no known tokenizer has a vocabulary of {vocab}: name one with --tokenizer FILE"
-    if file.tokenizer == "20b" and find_20b(file.folder) is None:
-        return "its tokenizer is missing: put 20B_tokenizer.json beside it"
+    if file.tokenizer == "20b":
+        from rwkv_cli.text.bpe import find_20b
+
+        if find_20b(file.folder) is None:
+            return "its tokenizer is missing: put 20B_tokenizer.json beside it"
     return None
-
-
-def _size(path: Path) -> int:
-    """Give the bytes of a file, or of the files of a folder."""
-    if path.is_dir():
-        return sum(one.stat().st_size for one in path.iterdir() if one.is_file())
-    return path.stat().st_size
 
 
 def _packed_facts(packed: Packed) -> Facts:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rwkv_cli.engine.estimate import Plan
-from rwkv_cli.render.downloading import amount
+from rwkv_cli.render.progress import speed
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.tables import aligned
+from rwkv_cli.sizes import amount
 
 _HEAD = ("part", "device", "precision", "weights", "streamed", "state")
 
@@ -48,8 +49,7 @@ def plan_text(plan: Plan) -> str:
         free = f" of {amount(plan.free[device])} free" if known else ", its room is not known"
         lines.append(f"{device:<12} takes {amount(peak)}{free}")
     if plan.seconds_per_token:
-        milliseconds, rate = 1000 * plan.seconds_per_token, 1 / plan.seconds_per_token
-        lines.append(f"speed        {milliseconds:.3g} ms/token, {rate:.3g} tokens/s, predicted")
+        lines.append(f"speed        {speed(1, plan.seconds_per_token)}, predicted")
     why = f": {plan.why}" if plan.why else ""
     lines.append(f"fits         {'yes' if plan.fits else 'no'}{why}")
     return aligned(cells) + "".join(f"{safe(line)}\n" for line in lines)

@@ -13,13 +13,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from rwkv_cli.checkpoints.filenames import model_name
-from rwkv_cli.cli.fetching import downloaded
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.engine.load import load_model
-from rwkv_cli.engine.lorafile import described
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.errors import NotFoundError, UsageError
-from rwkv_cli.hub.names import DEMO_NAME, default_model, resolve
+from rwkv_cli.errors import UsageError
+from rwkv_cli.hub.names import DEMO_NAME, NotInstalledError, default_model, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.progress import Progress
@@ -29,6 +27,7 @@ from rwkv_cli.render.style import dim
 from rwkv_cli.store.budget import Budget
 
 if TYPE_CHECKING:
+    from rwkv_cli.engine.lorafile import Lora
     from rwkv_cli.engine.model import Model
     from rwkv_cli.engine.state import Attachments
     from rwkv_cli.generation import Randomness
@@ -46,8 +45,10 @@ def choose_model(settings: Settings, *, quiet: bool) -> Path:
     if settings.model:
         try:
             return resolve(settings.model, models_folder())
-        except NotFoundError as error:
-            return downloaded(settings.model, error, quiet=quiet)
+        except NotInstalledError as missing:
+            from rwkv_cli.cli.fetching import downloaded
+
+            return downloaded(missing, quiet=quiet)
     path = default_model(models_folder())
     if path == DEMO and not quiet:
         note(dim(DEMO_NOTICE))
@@ -151,10 +152,19 @@ class Loading:
         finally:
             progress.finish()
         if not quiet:
-            for text in [*map(described, self._settings.loras()), model.notice]:
+            for text in [*_merged(self._settings.loras()), model.notice]:
                 if text:
                     note(dim(safe(text)))
         return model
+
+
+def _merged(loras: Sequence[Lora]) -> list[str]:
+    """Say what was merged into a model."""
+    if not loras:
+        return []
+    from rwkv_cli.engine.lorafile import described
+
+    return [described(one) for one in loras]
 
 
 def _size(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from rwkv_cli.hub import sidecar
 from rwkv_cli.hub.names import DEMO_NAME, default_model, demo, installed, resolve
 from rwkv_cli.hub.registry import read_registry
 from rwkv_cli.places import models_folder
+from rwkv_cli.sizes import amount, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,12 +66,7 @@ class Known:
     @cached_property
     def size(self) -> int:
         """Its bytes; of a folder, those of its files."""
-        try:
-            if self.path.is_dir():
-                return sum(p.stat().st_size for p in self.path.iterdir() if p.is_file())
-            return self.path.stat().st_size
-        except OSError:
-            return 0
+        return size_of(self.path)
 
     @property
     def kind(self) -> str:
@@ -174,11 +170,6 @@ def row(model: Known, header: Header) -> list[str]:
 def _repository(model: Known) -> str | None:
     known = sidecar.read(model.path)
     return known.repo if known else None
-
-
-def amount(nbytes: int) -> str:
-    """Say how large a file is."""
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.1f} MB"
 
 
 def full(model: Known) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def unset_default() -> None:
 
 def set_elsewhere() -> str | None:
     """Say which setting names a model, since that comes before the default; None when none does."""
-    return origins({})["model"].where if "model" in origins({}) else None
+    found = origins({}).get("model")
+    return found.where if found else None
 
 
 def set_alias(name: str, target: str) -> str:

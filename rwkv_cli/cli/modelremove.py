@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rwkv_cli.cli.asking import may_delete
 from rwkv_cli.cli.modelbonds import Bonds
-from rwkv_cli.cli.modelfacts import Known, amount, find_installed
+from rwkv_cli.cli.modelfacts import Known, find_installed
 from rwkv_cli.engine.packcache import remove_cached
 from rwkv_cli.errors import StorageError, UsageError
 from rwkv_cli.files import reason
@@ -19,6 +19,7 @@ from rwkv_cli.hub.registry import Registry, change_registry, read_registry
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note
+from rwkv_cli.sizes import amount
 
 _SHOWN = 5  # names on a line
 

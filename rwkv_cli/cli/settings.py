@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.configfile import config_text, parsed
 from rwkv_cli.cli.options import whole_number
-from rwkv_cli.engine.lorafile import Lora, lora_named
 from rwkv_cli.engine.strategy import Budgets, Strategy, choose_strategy
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.places import config_file
 from rwkv_cli.text.templates import load_template
 
 if TYPE_CHECKING:
+    from rwkv_cli.engine.lorafile import Lora
     from rwkv_cli.sampling import Sampling
 
 
@@ -72,7 +72,11 @@ class Settings:
         Raises:
             UsageError: One is misspelt.
         """
-        return [lora_named(text) for text in self.lora or ()]
+        if not self.lora:
+            return []
+        from rwkv_cli.engine.lorafile import lora_named
+
+        return [lora_named(text) for text in self.lora]
 
     def sampling(
         self, template: str, base: Sampling | None = None, banned: tuple[int, ...] = ()

@@ -5,7 +5,6 @@ Hugging Face.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from rwkv_cli.checkpoints.write_safetensors import write_safetensors
 from rwkv_cli.engine import huggingface
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.errors import LimitError, RefusedError
-from rwkv_cli.files import check_room, replacing, replacing_folder
+from rwkv_cli.files import replacing, replacing_folder
+from rwkv_cli.sizes import require_room
 
 Progress = Callable[[int], None]
 
@@ -128,7 +128,7 @@ def write_model(
         if progress:
             progress(plain_bytes(tensor))
 
-    check_room(path.parent, model.nbytes + _HEADER_ROOM)
+    require_room(path.parent, model.nbytes + _HEADER_ROOM)
     try:
         if model.kind == "hf":
             _write_folder(file, model, path, written)
@@ -158,8 +158,6 @@ def _write_folder(
     with replacing_folder(path) as folder:
         with (folder / huggingface.WEIGHTS).open("xb") as out:
             _write(out, model, written)
-            out.flush()
-            os.fsync(out.fileno())
         for name, content in texts.items():
             text = json.dumps(content, indent=2) + "\n"
             (folder / name).write_text(text, encoding="utf-8")

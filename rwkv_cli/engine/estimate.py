@@ -18,8 +18,9 @@ from rwkv_cli.engine.footprint import (
 )
 from rwkv_cli.engine.memory import Machine
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.segments import Place, Segment, places, written
+from rwkv_cli.engine.segments import Place, Segment, in_parts, places, written
 from rwkv_cli.engine.strategy import Budgets
+from rwkv_cli.sizes import amount
 
 # What a process needs beside weights and state: code, buffers, a context on a card.
 _CODE = {"native": 80 << 20, "torch": 350 << 20, "cuda": 500 << 20}
@@ -98,7 +99,7 @@ class Plan:
     @property
     def split(self) -> bool:
         """Whether it takes more than one device or precision, or streams layers."""
-        return len(self.segments) > 1 or self.segments[0].streams
+        return in_parts(self.segments)
 
     @property
     def total(self) -> int:
@@ -136,7 +137,7 @@ def estimate(
         natural: Whether every tensor keeps the precision of the file, which the segments name.
     """
     where = places(segments, file.dims.layers + 1)
-    split = len(segments) > 1 or any(place.streamed for place in where)
+    split = in_parts(segments)
     first = where[0]
     on_host = split or (engine == "torch" and first.bits)  # the torch engine of segments
     embedding = replace(first, device="cpu" if on_host else first.device, bits=None)
@@ -295,8 +296,3 @@ def _told(plan: Plan) -> Plan:
         for device in plan.lacking
     ]
     return replace(plan, why=f"needs {' and '.join(parts)}")
-
-
-def amount(nbytes: int) -> str:
-    """Write bytes for people."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

@@ -11,6 +11,7 @@ from math import prod
 from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, alternatives, state_shapes
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.placement import (
+    FLOAT_BYTES,
     QUANTIZED,
     Placement,
     natural_floats,
@@ -21,7 +22,6 @@ from rwkv_cli.engine.placement import (
 from rwkv_cli.engine.segments import Place
 
 GROUP = 32  # weights that share a scale
-FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 _RANKS = 8  # the CUDA engine fills low ranks up to a multiple of it
 # Parameters that `prepare` of a version makes another of.

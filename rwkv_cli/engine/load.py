@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.engine.identity import Identity, describe
-from rwkv_cli.engine.lora import with_loras
-from rwkv_cli.engine.lorafile import Lora
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
-from rwkv_cli.engine.placement import QUANTIZED, is_coded, natural_floats, why_unsupported
+from rwkv_cli.engine.placement import QUANTIZED, is_coded, why_unsupported
 from rwkv_cli.engine.protocol import Engine
 from rwkv_cli.engine.strategy import Budgets, Strategy, is_small
 from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engine
@@ -23,6 +22,9 @@ from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
 from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
+
+if TYPE_CHECKING:
+    from rwkv_cli.engine.lorafile import Lora
 
 
 def load_model(
@@ -52,7 +54,11 @@ def load_model(
             none.
         UsageError: The strategy cannot be had here.
     """
-    file = with_loras(open_model(path), loras)
+    file = open_model(path)
+    if loras:
+        from rwkv_cli.engine.lora import with_loras
+
+        file = with_loras(file, loras)
     chosen = tokenizer or file.tokenizer
     if chosen is None:
         raise RefusedError(
@@ -127,11 +133,11 @@ def _settled(file: ModelFile, strategy: Strategy) -> Strategy:
     """Write out how many layers each segment gets; where one gets all of them, it is no more than a
     device and a precision.
     """
-    from rwkv_cli.engine.segments import settle
+    from rwkv_cli.engine.segments import in_parts, settle
 
     segments = settle(strategy.segments, file.dims.layers + 1)
     first = segments[0]
-    if len(segments) == 1 and not first.streams:
+    if not in_parts(segments):
         return replace(strategy, device=first.device, dtype=first.dtype, segments=())
     return replace(strategy, segments=segments)
 
@@ -188,15 +194,10 @@ def _native(
     # A file of fewer bits is packed once, and kept, as if int8 had been asked for.
     wanted = strategy.dtype or ("int8" if is_coded(file.checkpoint.tensors) else None)
     file, tensors = packed_or_cached(file, wanted, pool, progress, notices.append)
-    dtype = file.packed.dtype if file.packed else wanted or _floats(file)
+    dtype = file.packed.dtype if file.packed else wanted or file.floats
     start = start_state(file)
     engine = NativeEngine(tensors, file.arch, file.dims, pool, dtype=dtype, start=start)
     return engine, notices[0] if notices else None
-
-
-def _floats(file: ModelFile) -> str:
-    """Name the float precision of a file, which is that of its head."""
-    return natural_floats(file.checkpoint.tensors["head.weight"])
 
 
 def _cuda(
@@ -235,6 +236,6 @@ def _torch(file: ModelFile, strategy: Strategy, progress: Progress | None) -> En
     if strategy.dtype in QUANTIZED:
         from rwkv_cli.engine.segments import Segment, settle
 
-        one = Segment(strategy.device, _floats(file), int(strategy.dtype.removeprefix("int")))
+        one = Segment(strategy.device, file.floats, int(strategy.dtype.removeprefix("int")))
         strategy = replace(strategy, segments=settle((one,), file.dims.layers + 1))
     return torch_engine(file, strategy, progress)

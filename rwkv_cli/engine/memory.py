@@ -5,20 +5,16 @@ each card. Imports neither numpy nor torch.
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cli.errors import RwkvError, StorageError
 from rwkv_cli.files import write_atomic
+from rwkv_cli.native.hostmemory import USUAL_SHARE, free_memory
 from rwkv_cli.places import cache_folder
 
-_MEMINFO = Path("/proc/meminfo")
-_GROUP = Path("/sys/fs/cgroup")
-_TOTAL_SHARE = 0.9  # of a memory of which only the size is known, what may be taken for free
 _BUFFER, _SECONDS = 256 << 20, 0.2  # several times the caches; to measure how fast memory is read
 
 
@@ -75,38 +71,13 @@ def this_machine(threads: int | None = None, *, measure: bool = False) -> Machin
         Card(
             f"cuda:{number}",
             card.name,
-            int(card.total * _TOTAL_SHARE) if card.free is None else card.free,
+            int(card.total * USUAL_SHARE) if card.free is None else card.free,
             card.read,
             card.link,
         )
         for number, card in enumerate(nvidia_cards())
     )
     return Machine(free_memory(), read_rate(threads, measure=measure), cards)
-
-
-def free_memory() -> int | None:
-    """Give the bytes of memory that can be had without pushing others out; None where nothing
-    tells.
-    """
-    with suppress(OSError, ValueError, IndexError):
-        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return min(int(line.split()[1]) * 1024, *_group_rooms(), sys.maxsize)
-    with suppress(OSError, ValueError, AttributeError):
-        return int(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * _TOTAL_SHARE)
-    return None
-
-
-def _group_rooms() -> Sequence[int]:
-    """Give what a control group leaves, where there is one with a limit: files that it has read can
-    be dropped, what its processes wrote cannot.
-    """
-    try:
-        limit = int((_GROUP / "memory.max").read_text(encoding="ascii"))
-        rows = (_GROUP / "memory.stat").read_text(encoding="ascii").split()
-        return (max(0, limit - int(rows[rows.index("anon") + 1])),)
-    except (OSError, ValueError, IndexError):  # no limit is written as "max"
-        return (sys.maxsize,)
 
 
 def read_rate(threads: int | None, *, measure: bool) -> float | None:

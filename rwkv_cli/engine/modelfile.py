@@ -11,6 +11,7 @@ from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.checkpoints.tensors import Checkpoint
 from rwkv_cli.engine.identity import combined, fingerprint
 from rwkv_cli.engine.packed import Packed, is_packed, read_packed
+from rwkv_cli.engine.placement import natural_floats
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.text.registry import for_vocabulary
 from rwkv_cli.text.templates import template_for
@@ -50,6 +51,11 @@ class ModelFile:
         with self.checkpoint.scattered_reads():
             own = fingerprint(self.checkpoint.tensors)
         return combined([own, *self.merged]) if self.merged else own
+
+    @property
+    def floats(self) -> str:
+        """The float precision of its matrices, which is that of its head."""
+        return natural_floats(self.checkpoint.tensors["head.weight"])
 
     @property
     def folder(self) -> Path:

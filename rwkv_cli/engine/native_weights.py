@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rwkv_cli.checkpoints.precision import widened
 from rwkv_cli.checkpoints.tensors import RawTensor
 from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.placement import QUANTIZED, Placement, placements, wanted
@@ -149,11 +150,7 @@ def _numbers(file: ModelFile, raw: RawTensor) -> Float32s:
     if file.packed:
         data = raw.data[: file.packed.tensors[raw.name].nbytes]
         return np.frombuffer(data, np.float32).copy()
-    raw = raw.plain()
-    if raw.dtype == "BF16":
-        return (np.frombuffer(raw.data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[raw.dtype]
-    return np.frombuffer(raw.data, kind).astype(np.float32)
+    return np.array(widened(raw.plain().data, raw.dtype))
 
 
 def _prepare(place: Placement, raw: RawTensor, dtype: str, pool: Pool) -> Prepared:

@@ -13,9 +13,10 @@ from rwkv_cli.engine.packcache import cached_path
 from rwkv_cli.engine.packed import BLOCK, FORMAT, LAYOUT, stored_form
 from rwkv_cli.engine.placement import QUANTIZED, packed_size, placements, wanted
 from rwkv_cli.errors import LimitError, MismatchError, RefusedError, StorageError
-from rwkv_cli.files import check_room, reason, remove_leftovers, replacing
+from rwkv_cli.files import reason, remove_leftovers, replacing
 from rwkv_cli.native.model import NativeTensor
 from rwkv_cli.native.pool import Pool
+from rwkv_cli.sizes import require_room
 
 _PAGE = 4096
 _FAR = 10**15  # a place with as many digits as any
@@ -48,7 +49,7 @@ def write_packed(
             f"{file.checkpoint.path}: is packed already, as {file.packed.dtype}",
             hint="name the file that it was made from",
         )
-    check_room(path.parent, _expected(file, dtype))
+    require_room(path.parent, _expected(file, dtype))
     try:
         with replacing(path) as out:
             return _write(out, file, dtype, prepared(file, dtype, pool, progress))

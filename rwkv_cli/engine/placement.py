@@ -19,7 +19,7 @@ FLOATS = ("fp32", "bf16", "fp16")
 
 _NATURAL = {"F32": "fp32", "F64": "fp32", "BF16": "bf16", "F16": "fp16"}
 _FIRST = ("emb.weight", "blocks.0.ln0.weight", "blocks.0.ln0.bias")
-_ELEMENT = {"fp32": 4, "bf16": 2, "fp16": 2}
+FLOAT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 _GROUP, _PANEL, _BLOCK_ROWS, _BLOCK_COLS = 32, 128, 16, 64
 _BLOCK = {"int8": 1088, "int4": 576}  # bytes
 _HEAD_SIZES = (16, 32, 64, 128)  # that native/src/recurrence.inl is compiled for
@@ -134,15 +134,15 @@ def packed_size(place: Placement, dtype: str) -> int:
         return full * _panel_bytes(dtype, _PANEL, cols) + (
             _panel_bytes(dtype, _round_up(rest, _GROUP), cols) if rest else 0
         )
-    if dtype in _ELEMENT:
-        return rows * cols * _ELEMENT[dtype]
+    if dtype in FLOAT_BYTES:
+        return rows * cols * FLOAT_BYTES[dtype]
     return _BLOCK[dtype] * -(-rows // _BLOCK_ROWS) * -(-cols // _BLOCK_COLS)
 
 
 def _panel_bytes(dtype: str, width: int, cols: int) -> int:
     scales = 2 * width // _GROUP
     line = {"int8": width + scales, "int4": width // 2 + scales}.get(dtype)
-    return _round_up(cols * (line or width * _ELEMENT[dtype]), 64)
+    return _round_up(cols * (line or width * FLOAT_BYTES[dtype]), 64)
 
 
 def _round_up(value: int, step: int) -> int:

@@ -15,8 +15,8 @@ from rwkv_cli.engine.estimate import Plan, estimate
 from rwkv_cli.engine.footprint import torch_footprint
 from rwkv_cli.engine.memory import Card, Machine, this_machine
 from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.placement import is_coded, natural_floats, why_unsupported
-from rwkv_cli.engine.segments import Place, Segment, parse_segments, settle
+from rwkv_cli.engine.placement import is_coded, why_unsupported
+from rwkv_cli.engine.segments import Place, Segment, in_parts, parse_segments, settle
 from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy, is_small
 from rwkv_cli.errors import LimitError, UsageError
 from rwkv_cli.native.library import unavailable_reason
@@ -48,7 +48,7 @@ def plan_for(
     if strategy_text is None or strategy_text.strip() == AUTO:
         return choose(file, machine, budgets)
     segments = settle(parse_segments(strategy_text), file.dims.layers + 1)
-    if file.packed and (len(segments) > 1 or segments[0].streams):
+    if file.packed and in_parts(segments):
         raise not_in_parts(file)
     return estimate(file, segments, engine_for(file, segments), machine, budgets)
 
@@ -73,7 +73,7 @@ def engine_for(
         engine: What was asked for.
         kernels: Whether kernels of our own are wanted on a card.
     """
-    if len(segments) > 1 or segments[0].streams or engine == "torch":
+    if in_parts(segments) or engine == "torch":
         return "torch"
     if segments[0].device.startswith("cuda"):
         return "cuda" if kernels else "torch"
@@ -146,12 +146,7 @@ def _whole(
 
 def _card_floats(file: ModelFile) -> str:
     """Give the precision that a card takes for that of a file."""
-    return "fp32" if _head_floats(file) == "fp32" else "fp16"
-
-
-def _head_floats(file: ModelFile) -> str:
-    """Give the float precision of a file, which is that of its head."""
-    return natural_floats(file.checkpoint.tensors["head.weight"])
+    return "fp32" if file.floats == "fp32" else "fp16"
 
 
 def _packed_segment(file: ModelFile, device: str) -> Segment:
@@ -168,7 +163,7 @@ def _natural_on_cpu(file: ModelFile, machine: Machine, budgets: Budgets | None) 
     elif is_coded(file.checkpoint.tensors) and native:
         segment = Segment("cpu", "fp16", 8)
     else:
-        segment = Segment("cpu", _head_floats(file))
+        segment = Segment("cpu", file.floats)
     segments = settle((segment,), file.dims.layers + 1)
     engine = "native" if native else "torch"
     return estimate(file, segments, engine, _guessed(machine), budgets, natural=True)
@@ -197,7 +192,7 @@ def _between(file: ModelFile, machine: Machine, budgets: Budgets | None) -> Iter
             if kept is None:
                 continue
             ways: list[tuple[Segment, ...]] = [(replace(one, count=kept, streams=True),)]
-            rest = dict.fromkeys((_head_floats(file), "fp32"))
+            rest = dict.fromkeys((file.floats, "fp32"))
             ways += [(replace(one, count=kept), Segment("cpu", f)) for f in rest if kept]
             for way in ways:
                 segments = settle(way, file.dims.layers + 1)

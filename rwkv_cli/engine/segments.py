@@ -195,6 +195,11 @@ def settle(segments: Sequence[Segment], total: int) -> tuple[Segment, ...]:
     return tuple(found)
 
 
+def in_parts(segments: Sequence[Segment]) -> bool:
+    """Tell whether settled segments are more than a device and a precision for all layers."""
+    return len(segments) > 1 or segments[0].streams
+
+
 def _alike(one: Segment, other: Segment) -> bool:
     return (one.device, one.floats, one.bits) == (other.device, other.floats, other.bits)
 

@@ -5,16 +5,14 @@ beyond the package.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FILE = Path(__file__).parents[1] / "data" / "catalogue.json"
+from rwkv_cli.hub.matching import plain
 
-# Sizes as their authors write them: 1B5 is 1.5B.
-_WRITTEN = re.compile(r"(?<![a-z0-9.])(\d+)b(\d)(?![0-9])")
+_FILE = Path(__file__).parents[1] / "data" / "catalogue.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +94,12 @@ def companion(tokenizer: str) -> Companion | None:
 
 
 def find(name: str) -> Entry | None:
-    """Find a model by one of its names, or by the name of its file; None when there is none.
-
-    Case, `_` for `-`, and 1b5 for 1.5b do not matter.
-    """
-    wanted = plain(name)
-    return _by_name().get(wanted)
+    """Find a model by one of its names, or by the name of its file; None when there is none."""
+    return _by_name().get(_key(name))
 
 
-def plain(name: str) -> str:
-    """Reduce a name to what people mean by it."""
-    text = _WRITTEN.sub(r"\1.\2b", name.strip().lower().replace("_", "-"))
-    return text.removesuffix(".pth").removesuffix(".gguf")
+def _key(name: str) -> str:
+    return plain(name.strip().removesuffix(".pth").removesuffix(".gguf"))
 
 
 @cache
@@ -116,7 +108,7 @@ def _by_name() -> dict[str, Entry]:
     for entry in entries():
         for name in (*entry.names, entry.file.rpartition("/")[2]):
             if name:
-                found.setdefault(plain(name), entry)
+                found.setdefault(_key(name), entry)
     return found
 
 

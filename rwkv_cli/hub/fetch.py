@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rwkv_cli.errors import RefusedError, RwkvError, StorageError
-from rwkv_cli.files import reason, remove_leftovers, sync_folder
+from rwkv_cli.errors import RefusedError, RwkvError, StorageError, UsageError
+from rwkv_cli.files import put_folder, reason, remove_leftovers
 from rwkv_cli.hub import catalogue, present, sidecar
 from rwkv_cli.hub.choice import Ask, Model, choose
 from rwkv_cli.hub.hashing import Promise
 from rwkv_cli.hub.listing import Listing, Remote, ask, url_of
 from rwkv_cli.hub.onefile import OTHER, Brought, Manner, Target, bring, work_folder
-from rwkv_cli.hub.part import require_room
+from rwkv_cli.hub.part import room_for
 from rwkv_cli.hub.patience import insist
 from rwkv_cli.hub.sharing import alone
 from rwkv_cli.hub.sidecar import Sidecar
@@ -23,6 +21,7 @@ from rwkv_cli.hub.trouble import MissingError
 from rwkv_cli.hub.wanted import WEIGHTS, Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
 from rwkv_cli.hub.web import Web
+from rwkv_cli.sizes import size_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Fetcher:
         Raises:
             RwkvError: It cannot be had.
         """
-        found = None if self.force else present.installed(self.folder, wanted)
+        found = None if self.force else present.in_folder(self.folder, wanted)
         if found is not None:
             self.watch.say(f"{found.name} is here already")
         else:
@@ -70,10 +69,7 @@ class Fetcher:
             StorageError: It must not be used.
         """
         if self.web is None:
-            raise StorageError(
-                f"{wanted} is not here, and --offline forbids the network",
-                hint="without --offline, RWKV_OFFLINE and HF_HUB_OFFLINE it is downloaded",
-            )
+            raise _barred(wanted)
         return self.web
 
     # Repositories
@@ -84,10 +80,11 @@ class Fetcher:
         Raises:
             RwkvError: Nobody can tell.
         """
-        found = self._listing(wanted) if wanted.repo else None
+        if not wanted.repo:
+            raise UsageError(f"{wanted.asked} is no repository", hint="rwkv download --list")
+        found = self._listing(wanted)
         if found is None:
-            self._network(wanted.asked)
-            raise StorageError(f"{wanted.asked} is no repository")
+            raise _barred(wanted.asked)
         return found
 
     def _from_repo(self, wanted: Wanted) -> Path:
@@ -136,8 +133,7 @@ class Fetcher:
     def _offline(self, wanted: Wanted) -> Path:
         found = present.remembered(self.folder, wanted)
         if found is None:
-            self._network(wanted.asked)  # raises
-            raise AssertionError("without a network it does")
+            raise _barred(wanted.asked)
         return found
 
     def _chosen(self, listing: Listing, wanted: Wanted) -> Model:
@@ -192,16 +188,13 @@ class Fetcher:
 
         def waiting() -> None:
             self.watch.begin(model.name, model.size or None, 0)
-            self.watch.at(_size_of(new), OTHER)
+            self.watch.at(size_of(new), OTHER)
 
         with alone(work / f"{name}.lock", waiting):
             self.watch.end()
             if self.force or not present.is_same(place, model, listing, self.watch):
-                try:
-                    rows = self._files(web, listing, model, new)
-                    _replace_folder(new, place)
-                except OSError as error:
-                    raise StorageError(f"cannot write {place}: {reason(error)}") from error
+                rows = self._files(web, listing, model, new)
+                put_folder(new, place)
                 self._note(place, listing, model, None, rows)
         return place
 
@@ -210,8 +203,11 @@ class Fetcher:
     ) -> dict[str, dict[str, object]]:
         """Bring the files of a folder that are not there: size and digest of each of all."""
         rows: dict[str, dict[str, object]] = {}
-        new.mkdir(exist_ok=True)
-        require_room(new, model.size - _size_of(new))
+        try:
+            new.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot make {new}: {reason(error)}") from error
+        room_for(new, model.size - size_of(new))
         for number, file in enumerate(model.files, 1):
             name = safe_name(file.path)
             label = f"{model.name} {number}/{len(model.files)}"
@@ -286,30 +282,16 @@ class Fetcher:
             raise RefusedError(f"{needed.repo}:{needed.file} is not the tokenizer it should be")
 
 
+def _barred(wanted: str) -> StorageError:
+    """Say that something would have to come over the network, which must not be used."""
+    return StorageError(
+        f"{wanted} is not here, and --offline forbids the network",
+        hint="without --offline, RWKV_OFFLINE and HF_HUB_OFFLINE it is downloaded",
+    )
+
+
 def _single(file: Remote) -> Model:
     return Model(file.path, safe_name(file.path), (file,))
-
-
-def _size_of(folder: Path) -> int:
-    """Add up the files of a folder, as far as they can be seen."""
-    try:
-        return sum(file.stat().st_size for file in folder.iterdir())
-    except OSError:
-        return 0
-
-
-def _replace_folder(new: Path, place: Path) -> None:
-    """Give a folder its name, in place of whatever has it."""
-    old = new.with_suffix(".old")
-    if place.is_symlink() or place.is_file():
-        place.unlink()
-    elif place.exists():
-        place.rename(old)
-    sync_folder(new)
-    new.rename(place)
-    sync_folder(place.parent)
-    with contextlib.suppress(OSError):
-        shutil.rmtree(old)
 
 
 def _tokenizer_of(model: Path) -> str | None:

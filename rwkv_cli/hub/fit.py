@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from rwkv_cli.engine.memory import this_machine
 from rwkv_cli.hub.catalogue import Entry
+from rwkv_cli.sizes import free_bytes
 
 _BESIDES = 400 << 20  # bytes that the program and the states take
 _INT8, _INT4 = 0.54, 0.30  # of 16-bit weights, scales included; what stays in 16 bits is counted
 _SWIFT = 7e9  # bytes of weights that a processor still reads several times a second
-_MEMINFO = Path("/proc/meminfo")
-_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Room:
     """What is free.
 
     Attributes:
         memory: Bytes of memory that programs can have; None where the system does not tell.
-        disk: Bytes on the disk of the models folder.
+        disk: Bytes on the disk of the models folder; None where nobody tells.
+        card: Bytes of the card that has most; 0 where there is none.
     """
 
     memory: int | None
-    disk: int
+    disk: int | None
+    card: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +49,40 @@ class Fit:
         return self.how in ("fits", "int8", "int4")
 
 
-def this_machine(folder: Path) -> Machine:
-    """Look at this machine."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        disk = shutil.disk_usage(folder).free
-    except OSError:
-        disk = 0
-    return Machine(_memory(), disk)
+def room_here(folder: Path) -> Room:
+    """Look at this machine, and at the disk of a folder."""
+    machine = this_machine()
+    card = max((card.free or 0 for card in machine.cards), default=0)
+    return Room(machine.free, free_bytes(folder), card)
 
 
-def fit(entry: Entry, machine: Machine) -> Fit:
-    """Tell how a model fits."""
+def fit(entry: Entry, room: Room) -> Fit:
+    """Tell how a model fits, as far as its size tells: on the processor or on a card."""
     size = entry.bytes
     if not size:
         return Fit("unknown")
-    if size > machine.disk:
+    if room.disk is not None and size > room.disk:
         return Fit("disk")
-    room = None if machine.memory is None else machine.memory - _BESIDES
-    if room is None or size <= room:
+    if room.memory is None:
+        return Fit("fits")
+    most = max(room.memory, room.card) - _BESIDES
+    if size <= most:
         return Fit("fits")
     if entry.format != "gguf":
         for how, share in (("int8", _INT8), ("int4", _INT4)):
-            if size * share <= room:
+            if size * share <= most:
                 return Fit(how)
     return Fit("memory")
 
 
-def fitted(entries: Sequence[Entry], machine: Machine) -> list[tuple[Entry, Fit]]:
+def fitted(entries: Sequence[Entry], room: Room) -> list[tuple[Entry, Fit]]:
     """Sort models by how they fit: the one to take, if any runs here; the newest ones, the largest
     first; then the others.
     """
-    rows = [(entry, fit(entry, machine)) for entry in entries]
+    rows = [(entry, fit(entry, room)) for entry in entries]
+    swift = max(_SWIFT, room.card)
     best = max(
-        (row for row in rows if row[0].newest and row[1].how == "fits" and row[0].bytes <= _SWIFT),
+        (row for row in rows if row[0].newest and row[1].how == "fits" and row[0].bytes <= swift),
         key=lambda row: row[0].bytes,
         default=next((row for row in rows if row[1].runs), None),
     )
@@ -104,36 +97,3 @@ def fitted(entries: Sequence[Entry], machine: Machine) -> list[tuple[Entry, Fit]
     return [
         (entry, Fit(how.how, recommended=entry is chosen)) for entry, how in sorted(rows, key=order)
     ]
-
-
-def _memory() -> int | None:
-    """Give the bytes of memory that are free, within the limits of this group of processes."""
-    free = _free()
-    for limit in _LIMITS:
-        with suppress(OSError, ValueError):
-            text = limit.read_text(encoding="ascii").strip()
-            if text != "max":
-                free = int(text) if free is None else min(free, int(text))
-    return free
-
-
-def _free() -> int | None:
-    with suppress(OSError, ValueError):
-        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if sys.platform == "win32":
-        return _free_windows()
-    with suppress(AttributeError, OSError, ValueError):  # macOS gives back most of what is in use
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
-    return None
-
-
-def _free_windows() -> int | None:
-    """Ask GlobalMemoryStatusEx, whose answer holds eight 64-bit numbers after two of 32."""
-    status = (ctypes.c_uint64 * 8)()
-    status[0] = ctypes.sizeof(status)
-    windows = getattr(ctypes, "windll", None)
-    if windows is None or not windows.kernel32.GlobalMemoryStatusEx(status):
-        return None
-    return int(status[2])

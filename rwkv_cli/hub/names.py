@@ -8,33 +8,40 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from rwkv_cli.checkpoints.filenames import SUFFIXES, model_name
-from rwkv_cli.errors import NotFoundError, StorageError
+from rwkv_cli.errors import NotFoundError, RwkvError, StorageError
 from rwkv_cli.files import reason
 from rwkv_cli.hub.matching import matching, plain, same_name
 from rwkv_cli.hub.registry import Registry, read_registry
 from rwkv_cli.hub.sidecar import read
 from rwkv_cli.places import expanded
+from rwkv_cli.sizes import amount
+
+if TYPE_CHECKING:
+    from rwkv_cli.hub.catalogue import Entry
+    from rwkv_cli.hub.wanted import Wanted
 
 DEMO_NAME = "demo"
 
 _SHOWN = 80  # characters of a name in a message
 _SEVERAL = 8  # names in a message
-_REPOSITORY = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::([^:@]+))?(?:@([\w.-]+))?", re.ASCII)
+_REMOTE = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[^:@]+)?(@[\w.-]+)?|\w+://.+", re.ASCII)
 
 
-class Entry(Protocol):
-    """What is needed of a model of the catalogue."""
+class NotInstalledError(NotFoundError):
+    """A published model is meant that is not here.
 
-    @property
-    def name(self) -> str:
-        """What people call it."""
+    Attributes:
+        entry: It.
+    """
 
-    @property
-    def bytes(self) -> int:
-        """Its size, exact or rough; 0 where nobody knows."""
+    def __init__(self, name: str, entry: Entry) -> None:
+        size = f"  ({amount(entry.bytes)})" if entry.bytes else ""
+        hint = f"rwkv download {entry.name}{size}"
+        super().__init__(f"{_cut(name)} is not installed", hint=hint)
+        self.entry = entry
 
 
 def installed(folder: Path, registry: Registry | None = None) -> dict[str, Path]:
@@ -67,7 +74,8 @@ def resolve(name: str, folder: Path) -> Path:
         folder: Where models are installed.
 
     Raises:
-        NotFoundError: Nothing has that name, or several have, or it is not installed.
+        NotInstalledError: It is a published model that is not here.
+        NotFoundError: Nothing has that name, or several have.
         StorageError: The path leads where this user may not look.
     """
     if name == DEMO_NAME:
@@ -79,8 +87,8 @@ def resolve(name: str, folder: Path) -> Path:
     registry = read_registry()
     files = installed(folder, registry)
     found = _named(name, files, registry)
-    if found is None and (repository := _REPOSITORY.fullmatch(name)) and not _is_local(path, name):
-        found = _from_repository(repository, files)
+    if found is None and _REMOTE.fullmatch(name) and not _is_local(path, name):
+        found = _downloaded_from(name, files)
     if found is not None:
         return _present(found, name)
     raise _missing(path) if as_path else _unknown(name, [*files, *registry.aliases], folder)
@@ -137,27 +145,36 @@ def _target(alias: str, target: str, files: Mapping[str, Path]) -> Path:
     return path
 
 
-def _from_repository(wanted: re.Match[str], files: Mapping[str, Path]) -> Path:
-    """Find the installed model that came from a repository.
+def _downloaded_from(name: str, files: Mapping[str, Path]) -> Path:
+    """Find the installed model that came from a repository or a URL.
 
     Raises:
         NotFoundError: There is none, or there are several.
     """
-    repository, file, revision = wanted.groups()
-    found = {}
-    for name, path in files.items():
-        known = read(path)
-        if known is None or (known.repo or "").lower() != repository.lower():
-            continue
-        fits = file is None or file in (known.file, path.name)
-        if fits and (revision is None or (known.revision or "").startswith(revision)):
-            found[name] = path
+    from rwkv_cli.hub.wanted import parse
+
+    try:
+        wanted = parse(name)
+    except RwkvError as error:
+        raise NotFoundError(f"no such file: {_cut(name)}", hint=error.hint) from error
+    found = [one for one, path in files.items() if _came_from(path, wanted)]
     if len(found) > 1:
-        raise _ambiguous(wanted.string, found)
+        raise _ambiguous(name, found)
     if not found:
-        what = f"there is no file {_cut(wanted.string)}, and no model of such a repository"
-        raise NotFoundError(what, hint=f"rwkv download {_cut(wanted.string)}")
-    return next(iter(found.values()))
+        what = f"there is no file {_cut(name)}, and nothing that is here was downloaded from there"
+        raise NotFoundError(what, hint=f"rwkv download {_cut(name)}")
+    return files[found[0]]
+
+
+def _came_from(path: Path, wanted: Wanted) -> bool:
+    known = read(path)
+    if known is None or wanted.url:
+        return known is not None and known.url == wanted.url
+    return (
+        (known.repo or "").lower() == wanted.repo.lower()
+        and wanted.file in ("", known.file, path.name)
+        and (known.revision or "").startswith(wanted.revision)
+    )
 
 
 def _model_at(path: Path) -> Path:
@@ -236,9 +253,7 @@ def _catalogued(name: str) -> Entry | None:
 def _unknown(name: str, names: Iterable[str], folder: Path) -> NotFoundError:
     """Say that nothing has a name, and what there is instead."""
     if entry := _catalogued(name):
-        size = f"  ({entry.bytes / 1e9:.1f} GB)" if entry.bytes else ""
-        hint = f"rwkv download {entry.name}{size}"
-        return NotFoundError(f"{_cut(name)} is not installed", hint=hint)
+        return NotInstalledError(name, entry)
     known = [*names, DEMO_NAME]
     close = difflib.get_close_matches(plain(name)[:_SHOWN], known, n=1, cutoff=0.5)
     if close:

@@ -12,7 +12,6 @@ import errno
 import glob
 import json
 import os
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from rwkv_cli.errors import StorageError
 from rwkv_cli.files import reason, sync_folder, write_atomic
 from rwkv_cli.hub.ranges import Range, Ranges
+from rwkv_cli.sizes import require_room
 
 _FORMAT = 1
 _SPARE = 64 << 20  # bytes that a disk keeps free for everything else
@@ -68,8 +68,8 @@ class Part:
             status = os.fstat(self._handle)
             there = min(status.st_size, size or 0)
             self.ranges = Ranges((b, min(e, there)) for b, e in known)
-            held = getattr(status, "st_blocks", 0) * 512
-            require_room(self.path.parent, max(0, (size or 0) - held))
+            held = status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
+            room_for(self.path.parent, (size or 0) - held)
             self._reserve(size or 0)
         except StorageError:
             self.close()
@@ -215,18 +215,14 @@ class Part:
         return StorageError(f"cannot write {self.path}: {reason(error)}")
 
 
-def require_room(folder: Path, size: int) -> None:
-    """Make sure that a disk has room.
+def room_for(folder: Path, nbytes: int) -> None:
+    """Make sure that a disk has room for what is to come, and for everything else.
 
     Raises:
         StorageError: It has not.
     """
-    free = shutil.disk_usage(folder).free
-    if size > max(0, free - _SPARE):
-        raise StorageError(
-            f"this needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}",
-            hint="set RWKV_MODELS_DIR to a folder on a larger disk, or make room",
-        )
+    hint = "set RWKV_MODELS_DIR to a folder on a larger disk, or make room"
+    require_room(folder, nbytes, spare=_SPARE, hint=hint)
 
 
 def progress_of(journal: Path) -> tuple[int, int | None]:

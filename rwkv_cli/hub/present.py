@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import BinaryIO
 
 from rwkv_cli.errors import StorageError, UsageError
 from rwkv_cli.files import reason
@@ -16,7 +17,7 @@ from rwkv_cli.hub.wanted import Wanted, safe_name
 from rwkv_cli.hub.watching import Watch
 
 
-def installed(folder: Path, wanted: Wanted) -> Path | None:
+def in_folder(folder: Path, wanted: Wanted) -> Path | None:
     """Find what was asked for in the models folder without asking the network; None when only the
     network can tell.
     """
@@ -95,10 +96,9 @@ def is_kept(promise: Promise, path: Path, watch: Watch) -> bool:
     return promise.kept_by(found)
 
 
-def _at(file: object, at: int, amount: int) -> bytes:
-    file.seek(at)  # type: ignore[attr-defined]
-    data: bytes = file.read(amount)  # type: ignore[attr-defined]
-    return data
+def _at(file: BinaryIO, at: int, amount: int) -> bytes:
+    file.seek(at)
+    return file.read(amount)
 
 
 def from_cache(
@@ -153,5 +153,5 @@ def require_free(place: Path, *, force: bool) -> None:
     if not force and place.exists():
         raise UsageError(
             f"{place} is there already, and is not this version of it",
-            hint="--force puts the new one in its place, --to FOLDER puts it elsewhere",
+            hint="--force puts the new one in its place, -o FOLDER puts it elsewhere",
         )

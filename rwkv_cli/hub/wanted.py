@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
 from rwkv_cli.hub import catalogue
+from rwkv_cli.hub.matching import plain
 
 WEIGHTS = (".pth", ".safetensors", ".gguf", ".bin", ".st")
 
@@ -68,7 +69,7 @@ def parse(asked: str, revision: str = "") -> Wanted:
 
 def _unknown(asked: str) -> NotFoundError:
     names = [name for entry in catalogue.entries() for name in entry.names]
-    close = difflib.get_close_matches(catalogue.plain(asked), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(plain(asked), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     return NotFoundError(
         f"no published model is called {asked!r}", hint=f"{hint}rwkv download --list shows all"

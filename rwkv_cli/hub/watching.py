@@ -22,22 +22,3 @@ class Watch(Protocol):
 
     def end(self) -> None:
         """The file is there, or will not come."""
-
-
-class Silent:
-    """Nobody."""
-
-    def begin(self, name: str, total: int | None, have: int) -> None:
-        """Nothing."""
-
-    def at(self, done: int, state: str = "") -> None:
-        """Nothing."""
-
-    def checking(self, done: int, total: int | None) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""

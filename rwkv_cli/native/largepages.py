@@ -11,20 +11,17 @@ import ctypes
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rwkv_cli.native.hostmemory import free_memory
 from rwkv_cli.native.library import library
 
 _PIECE = 32 << 20  # bytes moved between two looks at whether the program is about to end
 _GAP = 1 << 20  # what may lie between two weights that are moved together
 _LEAST = 64 << 20  # below that the caches matter more
-_MEMINFO = Path("/proc/meminfo")
-_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def move_in_background(buffers: Iterable[Any]) -> threading.Thread | None:
@@ -36,7 +33,7 @@ def move_in_background(buffers: Iterable[Any]) -> threading.Thread | None:
     """
     runs = _joined(buffers)
     total = sum(end - start for start, end, _ in runs)
-    if sys.platform != "linux" or total < _LEAST or _free_memory() < 2 * total:
+    if sys.platform != "linux" or total < _LEAST or (free_memory() or 0) < 2 * total:
         return None
     thread = threading.Thread(target=_move, args=(runs,), name="large pages")
     thread.start()
@@ -70,18 +67,6 @@ def _move(runs: list[_Run]) -> None:
             stop = min(end, piece + _PIECE + (2 << 20) - 1)
             if _declared().rwkv_promote(piece, stop - piece) != 0:
                 return  # the file's pages stay, and serve as well
-
-
-def _free_memory() -> int:
-    """Give the bytes that a program may take here without others being pushed out; 0 if unknown."""
-    free = 0
-    with suppress(OSError, ValueError, IndexError):
-        for line in _MEMINFO.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-        with suppress(OSError, ValueError):  # no limit is written as "max"
-            free = min(free, int(_LIMIT.read_text(encoding="ascii")))
-    return free
 
 
 @cache

@@ -14,7 +14,8 @@ from rwkv_cli.render.progress import clock
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
 from rwkv_cli.render.style import dim, shows_styles
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, cut
+from rwkv_cli.sizes import amount
 
 _PAUSE = 0.1  # seconds between two drawings
 _WINDOW = 10.0  # seconds over which the speed is measured
@@ -115,21 +116,21 @@ class DownloadView:
         rate, left = self._speed()
         name = safe(self._name)
         if self._total is None:
-            parts = [name, amount(self._shown), f"{amount(rate)}/s"]
+            parts = [name, amount(self._shown, fine=True), f"{amount(rate, fine=True)}/s"]
         else:
             share = f"{100 * self._shown // self._total if self._total else 100:3d} %"
             wide = self._live and width > _WIDE and not state
             bar = _bar(self._shown, self._total, 16) if wide else ""
-            of = f"{amount(self._shown)}/{amount(self._total)}"
-            speed = "" if state else f"{amount(rate)}/s"
+            of = f"{amount(self._shown, fine=True)}/{amount(self._total, fine=True)}"
+            speed = "" if state else f"{amount(rate, fine=True)}/s"
             parts = [share, bar, of, speed, clock(left) + " left" if left and not state else ""]
             if width < _NARROW or (state and self._live):
                 parts = [share, of if width > 45 else "", speed]
             parts.insert(0, name)
         parts = [part for part in (*parts, safe(state)) if part]
         room = width - 1 - columns("  ".join(parts[1:])) - 2
-        parts[0] = _cut(name, max(8, room))
-        return _cut("  ".join(parts), width - 1)
+        parts[0] = cut(name, max(8, room))
+        return cut("  ".join(parts), width - 1)
 
     def _draw(self, line: str) -> None:
         if shows_styles(STDERR):
@@ -149,27 +150,11 @@ class DownloadView:
             self._events.write(text.encode() + b"\n")
 
 
-def amount(count: float) -> str:
-    """Say how many bytes: 3.1 GB, 12.4 MB, 12 kB."""
-    if count >= 1e9:
-        return f"{count / 1e9:,.2f} GB" if count < 1e11 else f"{count / 1e9:,.0f} GB"
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
-
-
 def _bar(done: int, total: int, width: int) -> str:
     """Draw how much is there, in eighths of a cell."""
     eighths = 8 * width * done // total if total else 8 * width
     full, part = divmod(eighths, 8)
     return ("▕" + "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width + 1) + "▏"
-
-
-def _cut(text: str, room: int) -> str:
-    """Shorten a text to some columns, at its end."""
-    if columns(text) <= room:
-        return text
-    while text and columns(text) > room - 1:
-        text = text[:-1]
-    return text + "…"
 
 
 def _columns() -> int:

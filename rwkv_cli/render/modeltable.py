@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from rwkv_cli.hub.catalogue import Entry
-from rwkv_cli.hub.fit import Fit, Machine
+from rwkv_cli.hub.fit import Fit, Room
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, STDIN, is_terminal, note
 from rwkv_cli.render.style import shows_styles
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, padded
+from rwkv_cli.sizes import amount
 
 _FITS = {
     "fits": "fits",
@@ -30,7 +31,7 @@ def heading() -> tuple[str, ...]:
 
 def cells(entry: Entry, fit: Fit, *, installed: bool) -> tuple[str, ...]:
     """Give the cells of a model."""
-    size = rough(entry.bytes) if entry.bytes else "?"
+    size = amount(entry.bytes) if entry.bytes else "?"
     return (
         ("* " if fit.recommended else "  ") + entry.name,
         size if entry.size else f"~{size}",
@@ -53,22 +54,19 @@ def lines(rows: Sequence[Sequence[str]], width: int) -> list[str]:
         kept += 1
     return [
         gap.join(
-            " " * (wide - columns(cell)) + cell if place == 1 else cell.ljust(wide)
+            " " * (wide - columns(cell)) + cell if place == 1 else padded(cell, wide)
             for place, (cell, wide) in enumerate(zip(row[:kept], widths, strict=False))
         ).rstrip()
         for row in rows
     ]
 
 
-def rough(size: int) -> str:
-    """Say how large a file is, in few characters: 3.1 GB, 382 MB."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def free(machine: Machine) -> str:
+def free(room: Room) -> str:
     """Say what is free."""
-    memory = f"{rough(machine.memory)} of memory, " if machine.memory is not None else ""
-    return f"free: {memory}{rough(machine.disk)} of disk"
+    kinds = (("memory", room.memory), ("the card", room.card or None), ("disk", room.disk))
+    return "free: " + ", ".join(
+        f"{amount(size)} of {kind}" for kind, size in kinds if size is not None
+    )
 
 
 def can_ask() -> bool:

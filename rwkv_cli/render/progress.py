@@ -9,6 +9,7 @@ import time
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, is_terminal, note
 from rwkv_cli.render.style import dim
+from rwkv_cli.sizes import amount
 
 _PAUSE = 0.1  # seconds between two drawings
 _QUIET = 0.5  # work shorter than this is not worth a line
@@ -66,7 +67,7 @@ class Progress:
     def _amount(self, count: float) -> str:
         if self._unit != "bytes":
             return f"{count:,.0f} {self._unit}"
-        return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
+        return amount(count)
 
     @staticmethod
     def _write(text: str) -> None:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, cut, padded
 
 Cells = Sequence[Sequence[str]]
 
@@ -22,7 +22,7 @@ def aligned(rows: Cells) -> str:
     lines = []
     for row in rows:
         first, *others = (
-            " " * (width - columns(cell)) + cell if place else cell + " " * (width - columns(cell))
+            " " * (width - columns(cell)) + cell if place else padded(cell, width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join([first, *others]).rstrip())
@@ -59,7 +59,7 @@ def fitted(rows: Cells, width: int | None) -> str:
     room = max(_SHORTEST, width - 1 - rest)
     if count == 2:
         lines = _ragged([[_shortened(row[0], room), *row[1:count]] for row in rows])
-    return "".join(f"{_cut(line, width)}\n" for line in lines)
+    return "".join(f"{cut(line, width - 1)}\n" for line in lines)
 
 
 def hanging(rows: Sequence[tuple[str, str]], indent: int, width: int | None) -> str:
@@ -93,8 +93,8 @@ def _ragged(rows: Cells) -> list[str]:
     lines = []
     for row in rows:
         *cells, last = row
-        padded = [c + " " * (wide - columns(c)) for c, wide in zip(cells, widths, strict=False)]
-        lines.append("  ".join([*padded, last]).rstrip())
+        filled = [padded(c, wide) for c, wide in zip(cells, widths, strict=False)]
+        lines.append("  ".join([*filled, last]).rstrip())
     return lines
 
 
@@ -103,16 +103,7 @@ def _shortened(text: str, width: int) -> str:
     if columns(text) <= width:
         return text
     tail = width // 3
-    return _cut(text, width - tail + 1) + text[-tail:]
-
-
-def _cut(line: str, width: int) -> str:
-    """Shorten a line that does not fit."""
-    if columns(line) < width:
-        return line
-    while line and columns(line) >= width - 1:
-        line = line[:-1]
-    return f"{line}…"
+    return cut(text, width - tail) + text[-tail:]
 
 
 def _widths(rows: Cells) -> list[int]:

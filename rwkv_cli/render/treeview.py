@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.wrap import columns
+from rwkv_cli.render.wrap import columns, cut
 from rwkv_cli.tree import BEGINNING, OPEN, Tree, Turn
 
 HELD, TO_READ, HERE = "\u2713", "\u00b7", "\u25c0"
@@ -88,16 +88,4 @@ def _fitted(head: str, text: str, tail: str, width: int) -> str:
     """Put the beginning of a text between head and tail, as much as fits."""
     room = max(8, width - 1 - columns(head) - columns(tail))
     start = " ".join(text.split(None, room + 1))  # as many words as there are columns, and the rest
-    return head + _cut(safe(start[: _MARKED * (room + 1)]), room) + tail
-
-
-def _cut(line: str, room: int) -> str:
-    """Give as much of a line as fits."""
-    used = fitting = 0
-    for count, char in enumerate(line, 1):
-        used += columns(char)
-        if used > room:
-            return line[:fitting] + "\u2026"
-        if used < room:
-            fitting = count
-    return line
+    return head + cut(safe(start[: _MARKED * (room + 1)]), room) + tail

@@ -94,6 +94,23 @@ def columns(text: str) -> int:
     return sum(_columns(char) for char in text) if not text.isascii() else _ascii_columns(text)
 
 
+def cut(line: str, room: int) -> str:
+    """Give as much of a line as fits into some columns, with a mark where it was longer."""
+    used = fitting = 0
+    for count, char in enumerate(line, 1):
+        used += columns(char)
+        if used > room:
+            return line[:fitting] + "\u2026"
+        if used < room:
+            fitting = count
+    return line
+
+
+def padded(text: str, width: int) -> str:
+    """Fill a text up to some columns."""
+    return text + " " * (width - columns(text))
+
+
 def _ascii_columns(text: str) -> int:
     return len(text) + 7 * text.count("\t")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from rwkv_cli.checkpoints.open import looks_like_model, open_checkpoint
+from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.errors import RefusedError
 from tests.checkpoints.files import ggmf_bytes, refusal_of
 
@@ -127,11 +127,3 @@ def test_an_error_inside_a_shard_names_the_shard(folder: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         open_checkpoint(folder)
     assert str(folder / SHARDS[0]) in caught.value.message
-
-
-def test_what_looks_like_a_model_is_told_without_reading_it(folder: Path, tmp_path: Path) -> None:
-    assert looks_like_model(folder)
-    assert looks_like_model(folder / SHARDS[0])
-    assert not looks_like_model(folder / INDEX)
-    assert not looks_like_model(tmp_path)
-    assert not looks_like_model(tmp_path / "none")

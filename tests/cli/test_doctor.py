@@ -204,16 +204,6 @@ def test_a_folder_that_cannot_be_written_is_a_finding(tmp_path: Path) -> None:
     assert fine.facts["free"] > 0
 
 
-def test_free_memory_is_read_where_the_system_tells(tmp_path: Path) -> None:
-    file = tmp_path / "meminfo"
-    file.write_text("MemTotal:  9 kB\nMemAvailable:    2048 kB\n")
-    assert doctormachine._available(file) == 2048 * 1024
-    for content in ("MemAvailable: x\n", "MemAvailable:\n", ""):
-        file.write_text(content)
-        assert doctormachine._available(file) is None
-    assert doctormachine._available(tmp_path / "none") is None
-
-
 def test_caches_of_other_programs_are_told(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,7 @@ def test_what_cannot_be_downloaded_is_an_error(
 
 
 def test_another_folder_can_be_named(cli: Cli, tmp_path: Path) -> None:
-    result = cli("download", "-q", "0.1b", "--to", tmp_path / "else where")
+    result = cli("download", "-q", "0.1b", "-o", tmp_path / "else where")
     assert result.out.decode() == f"{tmp_path / 'else where' / NAME}\n"
 
 

@@ -15,7 +15,7 @@ from oracle.models import DTYPES, TINY, distance, save_pth
 from oracle.reference import reference_logits
 from oracle.weights import VERSIONS, Shape, random_model, tuned_state
 
-from rwkv_cli import files
+from rwkv_cli import sizes
 from rwkv_cli.checkpoints.precision import FLOATS, plain_bytes
 from rwkv_cli.engine.converting import outgoing, write_model
 from rwkv_cli.engine.modelfile import ModelFile, open_model
@@ -174,8 +174,8 @@ def test_a_disk_that_is_too_small_is_noticed_before_a_byte_is_written(
     kind: str, small: ModelFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage(10, 0, 10))
-    with pytest.raises(StorageError, match="has 10 bytes left"):
+    monkeypatch.setattr(sizes.shutil, "disk_usage", lambda _: usage(10, 0, 10))
+    with pytest.raises(StorageError, match="are free in"):
         write_model(small, outgoing(small, kind, None), tmp_path / "target")
     assert not (tmp_path / "target").exists()
 

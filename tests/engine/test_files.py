@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, StorageError
-from rwkv_cli.files import read_regular, write_atomic
+from rwkv_cli.files import put_folder, read_regular, remove_leftovers, write_atomic
 
 PARTS = [b"new ", memoryview(b"content")]
 NEW, OLD = b"new content", b"old"
@@ -185,3 +185,45 @@ def test_what_cannot_be_opened_is_said_in_a_sentence(
 def test_missing_file_is_not_found(path: Path) -> None:
     with pytest.raises(NotFoundError):
         read_regular(path, 1)
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_folder_that_cannot_be_put_in_place_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: int
+) -> None:
+    new, path = tmp_path / "new", tmp_path / "folder"
+    for folder, content in ((new, NEW), (path, OLD)):
+        folder.mkdir()
+        (folder / "file").write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", _failing(Path.rename, turn))
+        with pytest.raises(StorageError):
+            put_folder(new, path)
+    assert (path / "file").read_bytes() == OLD
+    put_folder(new, path)
+    assert (path / "file").read_bytes() == NEW
+    assert [one.name for one in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_folder_takes_the_place_of_a_file_or_a_link(tmp_path: Path, kind: str) -> None:
+    other, new, path = tmp_path / "other", tmp_path / "new", tmp_path / "folder"
+    other.write_bytes(OLD)
+    new.mkdir()
+    if kind == "link":
+        path.symlink_to(other)
+    else:
+        path.write_bytes(OLD)
+    put_folder(new, path)
+    assert path.is_dir()
+    assert not path.is_symlink()
+    assert other.read_bytes() == OLD
+
+
+def test_what_killed_processes_left_goes_after_a_day_folders_too(tmp_path: Path) -> None:
+    for name, age in ((".a.1-x.tmp", 90_000), (".b.1-x.tmp", 90_000), (".c.1-x.tmp", 10)):
+        (tmp_path / name).mkdir() if name[1] == "b" else (tmp_path / name).write_bytes(OLD)
+        now = (tmp_path / name).stat().st_mtime
+        os.utime(tmp_path / name, (now - age, now - age))
+    remove_leftovers(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == [".c.1-x.tmp"]

@@ -218,7 +218,7 @@ def test_weights_move_to_large_pages_unchanged_while_they_are_read(
         for start in range(0, size - 8192, 1 << 20):
             file.seek(start + int(rng.integers(0, 4096)))
             file.write(rng.bytes(4096))
-    monkeypatch.setattr(largepages, "_free_memory", lambda: 4 * size)
+    monkeypatch.setattr(largepages, "free_memory", lambda: 4 * size)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
         view, wanted = memoryview(mapped), np.fromfile(path, np.uint8)
         mine = np.frombuffer(view, np.uint8)

@@ -17,10 +17,10 @@ PROMPT = list(b'"in')
         ("tiny-rwkv-4v0-660K-FP32", "4v0-660K", 1e-4),
         ("tiny-rwkv-7v0-834K-FP32", "7v0-834K", 1e-4),
         ("tiny-rwkv-7v0-834K-FP16", "7v0-834K", 1e-4),
-        # The logits are those of the whole weights: that much is what five bits lose, and the
-        # eight that the native engine runs them in.
+        # The logits are those of the whole weights, so that much is what five bits lose, and on the
+        # native engine, which keeps such files as int8, eight.
         ("tiny-rwkv-4v0-660K-Q5_1", "4v0-660K", 1.2e-2),
-        ("tiny-rwkv-7v0-834K-Q5_1", "7v0-834K", 6e-3),
+        ("tiny-rwkv-7v0-834K-Q5_1", "7v0-834K", 5e-3),
     ],
 )
 def test_logits_are_the_published_ones(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rwkv_cli.errors import NotFoundError, StorageError
 from rwkv_cli.hub.matching import matching, same_name
-from rwkv_cli.hub.names import default_model, demo, installed, resolve
+from rwkv_cli.hub.names import NotInstalledError, default_model, demo, installed, resolve
 from rwkv_cli.hub.registry import Registry, change_registry
 
 FUZZ = int(os.environ.get("NAMES_EXAMPLES", "60"))
@@ -226,3 +226,22 @@ def test_separators_and_case_never_matter(words: list[str]) -> None:
     forms = [mark.join(words) for mark in "_-."]
     assert all(same_name(forms[0].upper(), form) for form in forms)
     assert all(matching(form, [forms[0], "other"])[0] == forms[0] for form in forms)
+
+
+def test_what_several_models_may_be_called_is_no_model_to_download(folder: Path) -> None:
+    with pytest.raises(NotInstalledError, match="is not installed"):
+        resolve("0.1b", folder)
+    for name in ("mine-0.1b-a.pth", "mine-0.1b-b.pth"):
+        (folder / name).write_bytes(b"weights")
+    with pytest.raises(NotFoundError, match="could be any of") as told:
+        resolve("0.1b", folder)
+    assert not isinstance(told.value, NotInstalledError)
+
+
+def test_a_model_is_found_by_the_url_that_it_came_from(folder: Path) -> None:
+    url = "https://example.org/files/some.pth"
+    with pytest.raises(NotFoundError) as told:
+        resolve(url, folder)
+    assert told.value.hint == f"rwkv download {url}"
+    (folder / f"{WORLD}.json").write_text(json.dumps({"url": url}))
+    assert resolve(url, folder) == folder / WORLD

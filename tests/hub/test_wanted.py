@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, UsageError
-from rwkv_cli.hub import catalogue
+from rwkv_cli.hub import matching
 from rwkv_cli.hub.catalogue import entries, find
-from rwkv_cli.hub.fit import Machine, fit, fitted
+from rwkv_cli.hub.fit import Room, fit, fitted
 from rwkv_cli.hub.ranges import Ranges
 from rwkv_cli.hub.wanted import parse, safe_name
 from rwkv_cli.text.templates import load_template
 
 
 def test_every_entry_is_sound() -> None:
-    names = [catalogue.plain(name) for entry in entries() for name in entry.names]
+    names = [matching.plain(name) for entry in entries() for name in entry.names]
     assert len(names) == len(set(names))
     for entry in entries():
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", entry.repo)
@@ -146,12 +146,21 @@ def test_ranges_are_the_bytes_that_were_added(added: list[tuple[int, int]], size
 
 @given(st.integers(10**8, 10**11), st.integers(0, 10**11))
 def test_the_recommended_model_fits_and_there_is_one_if_any_does(memory: int, disk: int) -> None:
-    machine = Machine(memory, disk)
-    rows = fitted(entries(), machine)
+    room = Room(memory, disk)
+    rows = fitted(entries(), room)
     assert {entry for entry, _ in rows} == set(entries())
     chosen = [entry for entry, how in rows if how.recommended]
     assert len(chosen) == any(how.runs for _, how in rows)
     for entry in chosen:
-        assert fit(entry, machine).runs
+        assert fit(entry, room).runs
     runs = [how.runs for _, how in rows]
     assert runs == sorted(runs, reverse=True)
+
+
+def test_a_card_has_room_for_what_memory_has_not() -> None:
+    entry = find("7.2b")
+    assert entry is not None
+    assert fit(entry, Room(8 * 10**9, 10**12)).how == "int4"
+    assert fit(entry, Room(8 * 10**9, 10**12, card=24 * 10**9)).how == "fits"
+    assert fit(entry, Room(64 * 10**9, 10**9)).how == "disk"
+    assert fit(entry, Room(64 * 10**9, None)).how == "fits"

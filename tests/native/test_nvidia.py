@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rwkv_cli.engine import memory
-from rwkv_cli.native import nvidia
+from rwkv_cli.native import hostmemory, nvidia
 from rwkv_cli.native.cuda import driver as cuda
 
 GB = 10**9
@@ -133,15 +133,15 @@ def test_an_unknown_link_or_clock_leaves_the_rest(libraries: dict[str, FakeLibra
 def test_free_memory_is_what_the_system_and_the_group_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    monkeypatch.setattr(hostmemory, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(hostmemory, "_GROUP", tmp_path)
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    8000 kB\n")
-    assert memory.free_memory() == 8000 * 1024
+    assert hostmemory.free_memory() == 8000 * 1024
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_memory() == 8000 * 1024
+    assert hostmemory.free_memory() == 8000 * 1024
     (tmp_path / "memory.max").write_text(f"{5000 * 1024}\n")
     (tmp_path / "memory.stat").write_text(f"anon {2000 * 1024}\nfile {2500 * 1024}\n")
-    assert memory.free_memory() == 3000 * 1024
+    assert hostmemory.free_memory() == 3000 * 1024
 
 
 def test_a_speed_is_measured_once_and_a_damaged_note_of_it_is_not_believed(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_cli.render import downloading
-from rwkv_cli.render.downloading import DownloadView, amount
+from rwkv_cli.render.downloading import DownloadView
 
 
 class Kept:
@@ -88,11 +88,3 @@ def test_the_bar_is_empty_at_nothing_and_full_at_the_whole() -> None:
     assert downloading._bar(100, 100, 10) == "▕" + "█" * 10 + "▏"
     lengths = {len(downloading._bar(done, 100, 10)) for done in range(101)}
     assert lengths == {12}
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 kB"), (1500, "2 kB"), (12_400_000, "12.4 MB"), (3_055_444_605, "3.06 GB")],
-)
-def test_amounts_are_short(count: int, text: str) -> None:
-    assert amount(count) == text
