@@ -126,7 +126,7 @@ def _problem(file: ModelFile) -> str | None:
         vocab = file.dims.vocab
         return f"no known tokenizer has a vocabulary of {vocab}: name one with --tokenizer FILE"
     if file.tokenizer == "20b" and find_20b(file.folder) is None:
-        return "its tokenizer is missing: put 20B_tokenizer.json beside it"
+        return "its tokenizer is missing: put 20B_tokenizer.json beside it, or among the models"
     return None
 
 

@@ -51,5 +51,7 @@ def plan_text(plan: Plan) -> str:
         milliseconds, rate = 1000 * plan.seconds_per_token, 1 / plan.seconds_per_token
         lines.append(f"speed        {milliseconds:.3g} ms/token, {rate:.3g} tokens/s, predicted")
     why = f": {plan.why}" if plan.why else ""
-    lines.append(f"fits         {'yes' if plan.fits else 'no'}{why}")
+    unknown = [device for device in plan.peaks if device not in plan.free]
+    fits = f"yes, if {' and '.join(unknown)} can be used here" if unknown else "yes"
+    lines.append(f"fits         {fits if plan.fits else 'no'}{why}")
     return aligned(cells) + "".join(f"{safe(line)}\n" for line in lines)

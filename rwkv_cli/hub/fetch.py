@@ -270,9 +270,10 @@ class Fetcher:
         """Bring the tokenizer of a model that needs one which no package has."""
         name = entry.tokenizer if entry else _tokenizer_of(model)
         needed = catalogue.companion(name or "")
-        if needed is None or model.is_dir() or _has_20b(model.parent):
+        folder = model if model.is_dir() else model.parent
+        if needed is None or _has_20b(folder):
             return
-        place = model.parent / needed.name
+        place = folder / needed.name
         web = self._network(needed.name)
         listing = insist(lambda: ask(web, self.endpoint, needed.repo, ""), self.watch)
         found = [file for file in listing.files if file.path == needed.file]
@@ -281,7 +282,7 @@ class Fetcher:
                 f"{needed.repo} has no {needed.file}, which {model.name} needs as {needed.name}"
             )
         self._file(web, listing, found[0], place)
-        if not _has_20b(model.parent):
+        if not _has_20b(folder):
             place.unlink()
             raise RefusedError(f"{needed.repo}:{needed.file} is not the tokenizer it should be")
 

@@ -150,7 +150,9 @@ class DownloadView:
 
 
 def amount(count: float) -> str:
-    """Say how many bytes: 3.1 GB, 12.4 MB, 12 kB."""
+    """Say how many bytes: 3.1 GB, 12.4 MB, 12 kB, 96 B."""
+    if count < 1000:
+        return f"{count:.0f} B"
     if count >= 1e9:
         return f"{count / 1e9:,.2f} GB" if count < 1e11 else f"{count / 1e9:,.0f} GB"
     return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

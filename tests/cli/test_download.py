@@ -100,7 +100,7 @@ def test_a_repository_can_be_listed(cli: Cli) -> None:
     ("arguments", "code", "said"),
     [
         ([], 2, "--list"),
-        (["some/gguf"], 2, "a-Q8_0.gguf"),
+        (["some/gguf"], 2, "some/gguf:FILE, with one of: a-Q4_0.gguf, a-Q8_0.gguf"),
         (["some/gguf:nothing"], 3, "has no file"),
         (["g1-1.5"], 3, "did you mean g1-1.5b?"),
         (["no/such"], 5, "404"),

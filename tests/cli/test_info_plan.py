@@ -30,6 +30,8 @@ def test_the_table_and_the_json_of_a_plan_say_the_same(cli: Cli, small: Path) ->
     assert lines[-9:-8] == [["part"]]
     assert f"--strategy '{told['strategy']}'" in shown
     assert ("fits         yes" in shown) == told["fits"]
+    if "cuda" not in told["free_bytes"]:
+        assert shown.splitlines()[-1] == "fits         yes, if cuda can be used here"
 
 
 def test_a_plan_is_made_only_when_it_is_asked_for(cli: Cli, small: Path) -> None:

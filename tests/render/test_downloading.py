@@ -92,7 +92,13 @@ def test_the_bar_is_empty_at_nothing_and_full_at_the_whole() -> None:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 kB"), (1500, "2 kB"), (12_400_000, "12.4 MB"), (3_055_444_605, "3.06 GB")],
+    [
+        (0, "0 B"),
+        (96.4, "96 B"),
+        (1500, "2 kB"),
+        (12_400_000, "12.4 MB"),
+        (3_055_444_605, "3.06 GB"),
+    ],
 )
 def test_amounts_are_short(count: int, text: str) -> None:
     assert amount(count) == text
