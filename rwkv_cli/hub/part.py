@@ -223,8 +223,10 @@ def require_room(folder: Path, size: int) -> None:
     """
     free = shutil.disk_usage(folder).free
     if size > max(0, free - _SPARE):
+        from rwkv_cli.engine.estimate import amount
+
         raise StorageError(
-            f"this needs {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}",
+            f"this needs {amount(size)}, and {amount(free)} are free in {folder}",
             hint="set RWKV_MODELS_DIR to a folder on a larger disk, or make room",
         )
 
