@@ -215,8 +215,9 @@ class Fetcher:
         for number, file in enumerate(model.files, 1):
             name = safe_name(file.path)
             label = f"{model.name} {number}/{len(model.files)}"
-            digest = file.sha256
-            if not present.is_same(new / name, _single(file), listing, self.watch):
+            if present.is_same(new / name, _single(file), listing, self.watch):
+                digest = file.sha256 or present.digests(new / name, self.watch).sha256
+            else:
                 digest = self._file(web, listing, file, new / name, label).sha256
             rows[name] = {"size": file.size, "sha256": digest}
         return rows
