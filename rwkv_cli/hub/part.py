@@ -225,8 +225,9 @@ def require_room(folder: Path, size: int) -> None:
     if size > max(0, free - _SPARE):
         from rwkv_cli.engine.estimate import amount
 
+        kept = f", of which {amount(_SPARE)} are to stay so" if size <= free else ""
         raise StorageError(
-            f"this needs {amount(size)}, and {amount(free)} are free in {folder}",
+            f"this needs {amount(size)}, and {amount(free)} are free in {folder}{kept}",
             hint="set RWKV_MODELS_DIR to a folder on a larger disk, or make room",
         )
 
