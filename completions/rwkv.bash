@@ -10,7 +10,7 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--file|--lora|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -34,6 +34,10 @@ _rwkv() {
     completion) words="bash zsh fish powershell --quiet --verbose --debug --help" ;;
   esac
   local choices="${words%%--*}"
+  if [ "$COMP_CWORD" -eq 2 ] && [ -n "$choices" ] && [[ "$current" != -* ]]; then
+    COMPREPLY=($(IFS=' '; compgen -W "$choices" -- "$current"))
+    return
+  fi
   case "$current" in
     -*) COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current")) ;;
     *)

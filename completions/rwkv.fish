@@ -39,7 +39,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l sampler-order -d 'rwkv
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
@@ -79,7 +79,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l sampler-order -d '
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ban -d 'A token never to use' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l seed -d 'Makes the random numbers repeat' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
@@ -115,7 +115,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l dry-run -d 'With gc: 
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l yes -d 'With rm: do not ask'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l json -d 'With ls, show: JSON'
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l model -d 'Weights file, installed model or ’demo’' -r -F -a '(rwkv models --names 2>/dev/null)'
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l tokenizer -d 'Instead of the one the vocabulary tells' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l template -d 'Chat format: world, g1, raven, pile, demo' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l strategy -d '’auto’, or as in ’cuda fp16 *9 -> cpu fp32’' -x
@@ -192,7 +192,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from models' -l debug -d 'Show the t
 complete -c rwkv -n '__fish_seen_subcommand_from models' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l to -d 'pth, safetensors, hf or packed; else as -o tells' -x
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l dtype -d 'int8, int4, bf16, fp16 or fp32; else the model’s' -x
-complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -x
+complete -c rwkv -n '__fish_seen_subcommand_from convert' -l lora -d 'Merge a LoRA, PiSSA or DiSHA file; ALPHA is its rank unless given' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l output -d 'Else a new name among the models' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l force -d 'Replace a file that is there'
 complete -c rwkv -n '__fish_seen_subcommand_from convert' -l threads -d 'Threads' -x

@@ -9,7 +9,7 @@ from rwkv_cli.errors import StorageError
 
 
 def amount(nbytes: float, *, fine: bool = False) -> str:
-    """Write bytes for people, in powers of a thousand: 3.1 GB, 382 MB, 1.2 MB, 12 kB.
+    """Write bytes for people, in powers of a thousand: 3.1 GB, 382 MB, 1.2 MB, 12 kB, 96 B.
 
     Args:
         nbytes: How many.
@@ -19,7 +19,7 @@ def amount(nbytes: float, *, fine: bool = False) -> str:
         if nbytes >= size:
             digits = (nbytes < short * size) + fine
             return f"{nbytes / size:,.{digits}f} {unit}"
-    return f"{nbytes / 1e3:,.0f} kB"
+    return f"{nbytes / 1e3:,.0f} kB" if nbytes >= 1000 else f"{nbytes:.0f} B"
 
 
 def size_of(path: Path) -> int:
@@ -67,6 +67,7 @@ def require_room(
     """
     free = free_bytes(folder)
     if free is not None and nbytes > max(0, free - spare):
+        kept = f", of which {amount(spare)} are to stay so" if nbytes <= free else ""
         raise StorageError(
-            f"this needs {amount(nbytes)}, and {amount(free)} are free in {folder}", hint=hint
+            f"this needs {amount(nbytes)}, and {amount(free)} are free in {folder}{kept}", hint=hint
         )

@@ -17,7 +17,7 @@ from rwkv_cli.cli.benchflags import QUICK, Choices, choices, engines_of
 from rwkv_cli.cli.benchreport import plot_lines, terminal_chart, written
 from rwkv_cli.cli.loading import choose_model
 from rwkv_cli.cli.options import Command, ModelOption, common_options
-from rwkv_cli.cli.settings import Settings, collect
+from rwkv_cli.cli.settings import Origin, Settings, check_places, collect
 from rwkv_cli.engine.load import usual_threads
 from rwkv_cli.errors import StorageError
 from rwkv_cli.render.chart import shows_unicode
@@ -70,6 +70,8 @@ def bench(**flags: Any) -> None:
     same run: of its memory's speed when generating, of its arithmetic when reading.
     """
     asked = choices(flags)
+    placed = ("strategy", "device", "dtype")
+    check_places({key: Origin(flags[key], f"--{key}") for key in placed if flags[key]})
     rest = {key: value for key, value in flags.items() if key not in ("dtype", "engine", "threads")}
     settings = collect(rest)
     engines = engines_of(settings, asked)

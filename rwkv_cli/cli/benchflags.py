@@ -102,7 +102,16 @@ def engines_of(settings: Settings, asked: Choices) -> list[Settings]:
     for one in found:
         one.placement()
         check_range("threads", one.threads)
-    return found
+    return [_said_once(one) for one in found]
+
+
+def _said_once(settings: Settings) -> Settings:
+    """Leave out a strategy that a device or a precision overrules, so that the command line of a
+    process that measures does not contradict itself.
+    """
+    if not (settings.strategy and (settings.device or settings.dtype)):
+        return settings
+    return replace(settings, strategy=None, device=settings.placement().device)
 
 
 def _plan(flags: Mapping[str, Any]) -> Plan:

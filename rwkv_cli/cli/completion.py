@@ -13,6 +13,7 @@ from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {
     "--file", "--state", "--save-state", "--output", "--tokenizer", "--compare", "--plot",
+    "--lora",
 }  # fmt: skip
 
 # What is asked when a model may follow; these commands take one without a flag.
@@ -69,7 +70,8 @@ def _argument(flag: str, option: click.Option) -> str:
         return ""
     if flag == "--model":
         return "model"
-    return "file" if flag in _FILE_FLAGS else "value"
+    is_file = flag in _FILE_FLAGS and option.metavar != "FORMAT"
+    return "file" if is_file else "value"
 
 
 def _choices(command: str) -> list[str]:
@@ -110,6 +112,10 @@ _rwkv() {{
 {cases}
   esac
   local choices="${{words%%--*}}"
+  if [ "$COMP_CWORD" -eq 2 ] && [ -n "$choices" ] && [[ "$current" != -* ]]; then
+    COMPREPLY=($(IFS=' '; compgen -W "$choices" -- "$current"))
+    return
+  fi
   case "$current" in
     -*) COMPREPLY=($(IFS=' '; compgen -W "$words" -- "$current")) ;;
     *)

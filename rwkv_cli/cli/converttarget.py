@@ -35,7 +35,9 @@ def kind_of(to: str | None, dtype: str | None, output: str | None) -> str:
     kind = to or ("packed" if packs else told)
     if kind is None:
         raise UsageError(
-            "nothing says what to make of it",
+            f"no format is written under a name in {suffix}"
+            if suffix
+            else "nothing says what to make of it",
             hint="--to pth, safetensors or hf; or --dtype int8 to pack it",
         )
     if kind == "packed" and dtype is None:

@@ -128,7 +128,7 @@ def _problem(file: ModelFile) -> str | None:
         from rwkv_cli.text.bpe import find_20b
 
         if find_20b(file.folder) is None:
-            return "its tokenizer is missing: put 20B_tokenizer.json beside it"
+            return "its tokenizer is missing: put 20B_tokenizer.json beside it, or among the models"
     return None
 
 

@@ -43,6 +43,8 @@ def plan_text(plan: Plan) -> str:
     for row in plan.rows:
         sizes = (amount(size) if size else "" for size in (row.resident, row.streamed, row.state))
         cells.append((row.what, row.device, row.dtype, *sizes))
+    if not any(row.streamed for row in plan.rows):
+        cells = [[*row[:4], *row[5:]] for row in cells]
     lines = [f"engine       {plan.engine}, as --strategy '{plan.strategy_text}' asks for"]
     for device, peak in plan.peaks.items():
         known = device in plan.free
@@ -51,5 +53,12 @@ def plan_text(plan: Plan) -> str:
     if plan.seconds_per_token:
         lines.append(f"speed        {speed(1, plan.seconds_per_token)}, predicted")
     why = f": {plan.why}" if plan.why else ""
-    lines.append(f"fits         {'yes' if plan.fits else 'no'}{why}")
+    unknown = [device for device in plan.peaks if device not in plan.free]
+    fits = f"yes, if {' and '.join(unknown)} can be used here" if unknown else "yes"
+    lines.append(f"fits         {fits if plan.fits else 'no'}{why}")
     return aligned(cells) + "".join(f"{safe(line)}\n" for line in lines)
+
+
+def _short(number: float) -> str:
+    """Write a number with three digits that count, and never with an exponent."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -99,7 +99,8 @@ def _ls(words: Words, flags: Flags) -> None:
             [f"{'*' if model.path == first else ' '} {model.name}", *row(model, header)]
             for model, header in zip(found, headers(found), strict=True)
         ]
-        text = fitted(rows, _width())
+        widest = max(len(one[1]) for one in rows)
+        text = fitted([[name, size.rjust(widest), *rest] for name, size, *rest in rows], _width())
         aliases = read_registry().aliases.items()
         text += "".join(f"  {safe(name)} = {safe(target)}\n" for name, target in aliases)
     stdout_sink(wraps=False).write(text.encode("utf-8", "surrogateescape"))

@@ -66,7 +66,11 @@ def checked(model: Known, *, quiet: bool) -> Finding:
     expected = _expected(model.path)
     if not expected:
         count = len(model.file.checkpoint.tensors)
-        return Finding(True, f"{count} tensors are in their places; no checksum is known")
+        told = f"{count} tensors are in their places; no checksum is known"
+        note = sidecar.path_of(model.path)
+        if note.is_file() and sidecar.read(model.path) is None:
+            told += f", for {note.name} makes no sense"
+        return Finding(True, told)
     progress = Progress(f"verifying {model.name}", "bytes", model.size, enabled=not quiet)
     done, found = 0, None
     try:

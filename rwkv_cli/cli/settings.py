@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.configfile import config_text, parsed
 from rwkv_cli.cli.options import whole_number
-from rwkv_cli.engine.strategy import Budgets, Strategy, choose_strategy
+from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy, choose_strategy
 from rwkv_cli.errors import NotFoundError, UsageError
 from rwkv_cli.places import config_file
 from rwkv_cli.text.templates import load_template
@@ -119,6 +119,7 @@ _RANGES = {
     "vram_budget": (0, 1 << 60),
     "ram_budget": (0, 1 << 60),
 }
+_PLACES = ("device", "dtype")  # short forms of a strategy
 # Variables that are no settings: of places, and of the package rwkv, which another program may use.
 _OTHERS = {
     "RWKV_DATA_DIR", "RWKV_MODELS_DIR", "RWKV_CACHE_DIR", "RWKV_CONFIG", "RWKV_NATIVE_LIBRARY",
@@ -157,19 +158,49 @@ def collect(flags: Mapping[str, Any]) -> Settings:
 
 
 def origins(flags: Mapping[str, Any]) -> dict[str, Origin]:
-    """Tell what is set, and where; what comes first hides what comes later.
+    """Tell what is set, and where; what comes first hides what comes later. A strategy says device
+    and precision, so it hides those too.
 
     Raises:
-        UsageError: A value has the wrong type.
+        UsageError: A value has the wrong type, or a source contradicts itself.
     """
     path = config_file()
-    found = {key: Origin(value, str(path)) for key, value in _from_config(path).items()}
-    for key, value in _from_environment(os.environ).items():
-        found[key] = Origin(value, _variable(key))
-    for key in _KEYS:
-        if flags.get(key) not in (None, ()):
-            found[key] = Origin(flags[key], f"--{key.replace('_', '-')}")
+    given = {key: flags[key] for key in _KEYS if flags.get(key) not in (None, ())}
+    sources = [
+        {key: Origin(value, str(path)) for key, value in _from_config(path).items()},
+        {k: Origin(v, _variable(k)) for k, v in _from_environment(os.environ).items()},
+        {key: Origin(value, f"--{key.replace('_', '-')}") for key, value in given.items()},
+    ]
+    found: dict[str, Origin] = {}
+    for source in sources:
+        check_places(source)
+        if "strategy" in source:
+            found = {key: origin for key, origin in found.items() if key not in _PLACES}
+        found |= source
     return found
+
+
+def check_places(source: Mapping[str, Origin]) -> None:
+    """Refuse a source that says twice where a model runs.
+
+    Raises:
+        UsageError: It names a strategy, and a device or a precision besides.
+    """
+    strategy = source.get("strategy")
+    twice = next((key for key in _PLACES if key in source), None)
+    if strategy and twice and strategy.value.strip() != AUTO:
+        what = {"device": "devices", "dtype": "precisions"}[twice]
+        raise UsageError(
+            f"{_named('strategy', strategy)} says which {what}, so "
+            f"{_named(twice, source[twice])} contradicts it",
+            hint="leave one of them out",
+        )
+
+
+def _named(key: str, origin: Origin) -> str:
+    """Name a setting after who says it: a flag, a variable, or a key of a file."""
+    is_key = not origin.where.startswith(("--", "RWKV_"))
+    return f"{key} in {origin.where}" if is_key else origin.where
 
 
 def overruling(key: str) -> Origin | None:
@@ -205,11 +236,14 @@ def check_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     Raises:
         UsageError: The settings contradict each other.
     """
+    where = str(config_file())
     try:
         _check(Settings(**{key: _convert(key, value, key) for key, value in before.items()}))
+        check_places({key: Origin(value, where) for key, value in before.items()})
     except (UsageError, NotFoundError, TypeError):  # TypeError: what is no setting
         return
     _check(Settings(**after))
+    check_places({key: Origin(value, where) for key, value in after.items()})
 
 
 def check_key(key: str) -> None:
@@ -306,7 +340,8 @@ def check_range(key: str, value: int | None) -> None:
     low, high = _RANGES.get(key, (0, 0))
     if key in _RANGES and value is not None and not low <= value <= high:
         flag = key.replace("_", "-")
-        raise UsageError(f"{flag} is {value}; it must lie between {low} and {high}")
+        span = f"be at least {low}" if value < low else f"be at most {high}"
+        raise UsageError(f"{flag} is {value}; it must {span}")
 
 
 def variables() -> tuple[list[str], dict[str, str | None]]:

@@ -159,7 +159,8 @@ def estimate(
             _free(peaks, machine, budgets or Budgets()),
             _seconds(file, rows, engine, machine),
             natural=natural,
-        )
+        ),
+        budgets or Budgets(),
     )
 
 
@@ -287,12 +288,14 @@ def _reached(row: Row, engine: str) -> float:
     return _REACHED[engine]
 
 
-def _told(plan: Plan) -> Plan:
+def _told(plan: Plan, budgets: Budgets) -> Plan:
     """Add the sentence on what is missing."""
     if plan.fits:
         return plan
-    parts = [
-        f"{amount(plan.peaks[device])} on {device}, where {amount(plan.free[device])} are free"
-        for device in plan.lacking
-    ]
+    parts = []
+    for device in plan.lacking:
+        room = plan.free[device]
+        is_bound = room == (budgets.ram if device == "cpu" else budgets.vram)
+        there = f"{amount(room)} are {'allowed' if is_bound else 'free'}"
+        parts.append(f"{amount(plan.peaks[device])} on {device}, where {there}")
     return replace(plan, why=f"needs {' and '.join(parts)}")

@@ -12,7 +12,7 @@ from rwkv_cli.checkpoints.tensors import Checkpoint
 from rwkv_cli.engine.identity import combined, fingerprint
 from rwkv_cli.engine.packed import Packed, is_packed, read_packed
 from rwkv_cli.engine.placement import natural_floats
-from rwkv_cli.errors import RefusedError
+from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.text.registry import for_vocabulary
 from rwkv_cli.text.templates import template_for
 
@@ -91,6 +91,19 @@ def open_model(path: Path) -> ModelFile:
         tokenizer=tokenizer or "", name=path.name, version=arch.name
     )
     return ModelFile(checkpoint, arch, dims, tokenizer, template, packed)
+
+
+def check_precision(file: ModelFile, dtype: str | None) -> None:
+    """Compare what is asked for with what a packed file has.
+
+    Raises:
+        UsageError: They differ.
+    """
+    if file.packed and dtype not in (None, file.packed.dtype):
+        raise UsageError(
+            f"{file.checkpoint.path}: is packed as {file.packed.dtype}, not {dtype}",
+            hint=f"leave out what asks for {dtype}, or name the file that it was made from",
+        )
 
 
 def _check_unconverted(checkpoint: Checkpoint) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 
 from rwkv_cli.checkpoints.precision import widened
 from rwkv_cli.checkpoints.tensors import RawTensor
-from rwkv_cli.engine.modelfile import ModelFile
+from rwkv_cli.engine.modelfile import ModelFile, check_precision
 from rwkv_cli.engine.placement import QUANTIZED, Placement, placements, wanted
-from rwkv_cli.errors import LimitError, UsageError
+from rwkv_cli.errors import LimitError
 from rwkv_cli.native.model import NativeTensor
 from rwkv_cli.native.pack import LAYOUTS, TYPES, Matrix, UnpackableError, pack, packed_bytes
 from rwkv_cli.native.pool import Pool
@@ -117,19 +117,6 @@ def prepared(
             yield one
         if progress:
             progress(raw.nbytes)
-
-
-def check_precision(file: ModelFile, dtype: str | None) -> None:
-    """Compare what is asked for with what a packed file has.
-
-    Raises:
-        UsageError: They differ.
-    """
-    if file.packed and dtype not in (None, file.packed.dtype):
-        raise UsageError(
-            f"{file.checkpoint.path}: is packed as {file.packed.dtype}, not {dtype}",
-            hint=f"leave out --dtype {dtype}, or name the file that it was made from",
-        )
 
 
 def start_state(file: ModelFile) -> dict[int, Float32s]:

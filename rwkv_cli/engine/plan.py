@@ -14,7 +14,7 @@ from pathlib import Path
 from rwkv_cli.engine.estimate import Plan, estimate
 from rwkv_cli.engine.footprint import torch_footprint
 from rwkv_cli.engine.memory import Card, Machine, this_machine
-from rwkv_cli.engine.modelfile import ModelFile
+from rwkv_cli.engine.modelfile import ModelFile, check_precision
 from rwkv_cli.engine.placement import is_coded, why_unsupported
 from rwkv_cli.engine.segments import Place, Segment, in_parts, parse_segments, settle
 from rwkv_cli.engine.strategy import AUTO, Budgets, Strategy, is_small
@@ -50,6 +50,7 @@ def plan_for(
     segments = settle(parse_segments(strategy_text), file.dims.layers + 1)
     if file.packed and in_parts(segments):
         raise not_in_parts(file)
+    check_precision(file, segments[0].dtype)
     return estimate(file, segments, engine_for(file, segments), machine, budgets)
 
 

@@ -122,7 +122,8 @@ def _check_engine(chosen: Strategy) -> None:
     """
     if chosen.engine == "native" and (chosen.device != "cpu" or chosen.segments):
         where = "in segments" if chosen.segments else f"on {chosen.device}"
-        raise UsageError(f"the native engine runs on a CPU, not {where}")
+        hint = "--engine torch" if chosen.segments else "--device cpu"
+        raise UsageError(f"the native engine runs on a CPU, not {where}", hint=hint)
     if chosen.kernels == "cuda" and not chosen.device.startswith("cuda"):
         raise UsageError(
             f"the CUDA kernels run on a CUDA device, not on {chosen.device}", hint="--device cuda"

@@ -75,7 +75,10 @@ def require_device(device: str) -> None:
             hint="pip install torch" if device == "cpu" else "--device cpu",
         ) from error
     if not is_available(device):
-        raise UsageError(f"there is no {device} here that torch can use", hint="--device cpu")
+        raise UsageError(
+            f"there is no {device} here that torch can use",
+            hint=f"--device cpu, or --strategy auto, in place of what names {device}",
+        )
 
 
 @contextmanager

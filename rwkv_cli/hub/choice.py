@@ -106,9 +106,9 @@ def choose(listing: Listing, wanted: str, ask: Ask | None) -> Model:
         return models[0]
     if ask is not None:
         return ask(listing.repo, models)
-    names = "\n  ".join(model.label for model in models[:_SHOWN])
-    more = f"\n  and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
+    names = ", ".join(model.label for model in models[:_SHOWN])
+    more = f" and {len(models) - _SHOWN} more" if len(models) > _SHOWN else ""
     raise UsageError(
         f"{listing.repo} has {len(models)} models; say which",
-        hint=f"rwkv download {listing.repo}:FILE, with one of\n  {names}{more}",
+        hint=f"rwkv download {listing.repo}:FILE, with one of: {names}{more}",
     )

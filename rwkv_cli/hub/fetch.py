@@ -211,8 +211,9 @@ class Fetcher:
         for number, file in enumerate(model.files, 1):
             name = safe_name(file.path)
             label = f"{model.name} {number}/{len(model.files)}"
-            digest = file.sha256
-            if not present.is_same(new / name, _single(file), listing, self.watch):
+            if present.is_same(new / name, _single(file), listing, self.watch):
+                digest = file.sha256 or present.digests(new / name, self.watch).sha256
+            else:
                 digest = self._file(web, listing, file, new / name, label).sha256
             rows[name] = {"size": file.size, "sha256": digest}
         return rows
@@ -266,9 +267,10 @@ class Fetcher:
         """Bring the tokenizer of a model that needs one which no package has."""
         name = entry.tokenizer if entry else _tokenizer_of(model)
         needed = catalogue.companion(name or "")
-        if needed is None or model.is_dir() or _has_20b(model.parent):
+        folder = model if model.is_dir() else model.parent
+        if needed is None or _has_20b(folder):
             return
-        place = model.parent / needed.name
+        place = folder / needed.name
         web = self._network(needed.name)
         listing = insist(lambda: ask(web, self.endpoint, needed.repo, ""), self.watch)
         found = [file for file in listing.files if file.path == needed.file]
@@ -277,7 +279,7 @@ class Fetcher:
                 f"{needed.repo} has no {needed.file}, which {model.name} needs as {needed.name}"
             )
         self._file(web, listing, found[0], place)
-        if not _has_20b(model.parent):
+        if not _has_20b(folder):
             place.unlink()
             raise RefusedError(f"{needed.repo}:{needed.file} is not the tokenizer it should be")
 

@@ -259,8 +259,8 @@ def _unknown(name: str, names: Iterable[str], folder: Path) -> NotFoundError:
     if close:
         hint = f"did you mean {close[0]}?"
     else:
-        where = f"put a weights file into {folder}, or name one with its path"
-        hint = f"installed: {_listed(known)}; {where}"
+        where = f"rwkv download --list, put a weights file into {folder}, or name one with its path"
+        hint = f"installed: {_listed(known)}; for others, {where}"
     return NotFoundError(f"no model called {_cut(name)!r}", hint=hint)
 
 

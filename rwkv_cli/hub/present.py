@@ -79,21 +79,27 @@ def is_kept(promise: Promise, path: Path, watch: Watch) -> bool:
     Raises:
         StorageError: It cannot be read.
     """
+    return not promise.known or promise.kept_by(digests(path, watch))
+
+
+def digests(path: Path, watch: Watch) -> Promise:
+    """Give the digests of a file, by reading all of it.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
     try:
         size = path.stat().st_size
-        if not promise.known:
-            return True
         with path.open("rb") as file:
             watch.begin(path.name, size, size)
             hasher = Hasher(lambda at, amount: _at(file, at, amount), size)
             try:
-                found = hasher.finish(size, lambda done: watch.checking(done, size))
+                return hasher.finish(size, lambda done: watch.checking(done, size))
             finally:
                 hasher.stop()
                 watch.end()
     except OSError as error:
         raise StorageError(f"cannot read {path}: {reason(error)}") from error
-    return promise.kept_by(found)
 
 
 def _at(file: BinaryIO, at: int, amount: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
@@ -17,6 +18,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}")
 _REVISION = re.compile(r"[\w.-]+(?:/[\w.-]+)*")
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_PATHS = ("/", "./", "../", "~")
 _LONGEST = 180  # bytes of a file's name: there must be room for what is added while it comes
 
 
@@ -62,6 +64,11 @@ def parse(asked: str, revision: str = "") -> Wanted:
         return _from_repo(asked, rest, revision)
     if separator:
         raise UsageError(f"cannot download from {scheme}://", hint="https:// and hf:// are known")
+    if asked.startswith(_PATHS) or Path(asked).is_file():
+        raise UsageError(
+            f"{asked} is a path, and what is here needs no download",
+            hint=f"rwkv chat -m {asked}, or rwkv models add {asked}",
+        )
     if "/" in asked:
         return _from_repo(asked, asked, revision)
     raise _unknown(asked)

@@ -185,8 +185,9 @@ def check_identity(begin: Begin, identity: Identity) -> None:
     ours = begin.identity
     for part in ("arch", "weights", "tokenizer"):
         if getattr(ours, part) != getattr(identity, part):
+            merged = " and its --lora" if "+" in begin.model_name else ""
             raise MismatchError(
                 f"the conversation {begin.id} was held with another model ({begin.model_name})",
-                hint=f"go on with that one, or read its turns again with this one: "
+                hint=f"go on with that one{merged}, or read its turns again with this one: "
                 f"rwkv chat -r {begin.id} --rebuild",
             )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cli.errors import NotFoundError, RefusedError
+from rwkv_cli.places import models_folder
 from rwkv_cli.text.pieces import cut_into_pieces
 from rwkv_cli.text.tokenizer import vocabulary_digest
 
@@ -113,10 +114,10 @@ class BpeTokenizer:
 
 
 def open_20b(near: Path | None = None) -> BpeTokenizer:
-    """The tokenizer of the Pile and Raven models, from the folder `near` or the package `rwkv`.
+    """The tokenizer of the Pile and Raven models, from where `find_20b` finds it.
 
     Raises:
-        NotFoundError: The file is in neither.
+        NotFoundError: The file is nowhere.
         RefusedError: The file beside the model is another tokenizer.
     """
     path = find_20b(near)
@@ -129,17 +130,20 @@ def open_20b(near: Path | None = None) -> BpeTokenizer:
         return tokenizer
     raise NotFoundError(
         f"Pile and Raven models need {FILE_NAME}, and it is not beside the model",
-        hint=f"put {FILE_NAME} (from the GPT-NeoX or ChatRWKV repository) into the model's folder",
+        hint=f"put {FILE_NAME} (from the GPT-NeoX or ChatRWKV repository) into {models_folder()}, "
+        "or download a model of that kind, which brings it along: rwkv download pile-169m",
     )
 
 
 def find_20b(near: Path | None = None) -> Path | None:
-    """Find the file of that tokenizer in the folder `near` or the package `rwkv`."""
-    folders = [] if near is None else [near]
+    """Find the file of that tokenizer in the folder `near`, among the models, or in the package
+    `rwkv`.
+    """
+    paths = [] if near is None else [near / name for name in _NAMES_20B]
+    paths.append(models_folder() / FILE_NAME)  # where a download puts it
     spec = find_spec("rwkv")
-    if spec is not None:
-        folders += map(Path, spec.submodule_search_locations or [])
-    paths = (folder / name for folder in folders for name in _NAMES_20B)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        paths += [Path(folder) / name for name in _NAMES_20B]
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -88,6 +88,7 @@ def test_the_original_is_never_replaced(small: Path, cli: Cli) -> None:
         (("nothing.pth", "--dtype", "int8"), 3, "no such file"),
         (("demo", "--dtype", "int3"), 2, "dtype is 'int3'"),
         (("demo",), 2, "nothing says what to make of it"),
+        (("demo", "-o", "x.gguf"), 2, "no format is written under a name in .gguf"),
         (("demo", "--to", "gguf"), 2, "--to is 'gguf'"),
         (("demo", "--to", "packed"), 2, "needs a precision"),
         (("demo", "--to", "pth", "--dtype", "int8"), 2, "only packed files hold int8"),

@@ -209,7 +209,8 @@ def test_without_a_card_a_sentence_says_so(
     go = ("generate", "-m", tiny, *GO, "hi")
     for asked in ((), ("--kernels", "cuda"), ("--kernels", "torch"), ("--dtype", "int8")):
         what = "there is no cuda here that torch can use"
-        refused(cli(*go, "--device", "cuda", *asked), 2, what, "--device cpu")
+        hint = "--device cpu, or --strategy auto, in place of what names cuda"
+        refused(cli(*go, "--device", "cuda", *asked), 2, what, hint)
     assert answered(cli(*go)) == []
 
 

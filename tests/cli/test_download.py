@@ -100,8 +100,10 @@ def test_a_repository_can_be_listed(cli: Cli) -> None:
     ("arguments", "code", "said"),
     [
         ([], 2, "--list"),
-        (["some/gguf"], 2, "a-Q8_0.gguf"),
+        (["some/gguf"], 2, "some/gguf:FILE, with one of: a-Q4_0.gguf, a-Q8_0.gguf"),
         (["some/gguf:nothing"], 3, "has no file"),
+        (["./model.pth"], 2, "rwkv chat -m ./model.pth, or rwkv models add ./model.pth"),
+        (["/a/b/model.pth"], 2, "is a path, and what is here needs no download"),
         (["g1-1.5"], 3, "did you mean g1-1.5b?"),
         (["no/such"], 5, "404"),
         (["0.1b", "--offline"], 5, "forbids the network"),

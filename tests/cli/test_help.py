@@ -111,6 +111,7 @@ def test_completion_scripts_are_well_formed(shell: str) -> None:
         ("rwkv generate --temper", {"--temperature"}),
         ("rwkv chat --no", {"--no-save", "--no-cache"}),
         ("rwkv completion z", {"zsh"}),
+        ("rwkv models ''", {"ls", "show", "default", "alias", "add", "verify", "rm"}),
         ("rwkv models --", None),
     ],
 )

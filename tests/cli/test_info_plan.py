@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli.conftest import Cli
-from oracle.models import TINY, save_pth
+from oracle.models import TINY, needs_native, save_pth
 from oracle.weights import random_model
 
 from rwkv_cli.hub import catalogue
@@ -30,6 +30,27 @@ def test_the_table_and_the_json_of_a_plan_say_the_same(cli: Cli, small: Path) ->
     assert lines[-9:-8] == [["part"]]
     assert f"--strategy '{told['strategy']}'" in shown
     assert ("fits         yes" in shown) == told["fits"]
+    if "cuda" not in told["free_bytes"]:
+        assert shown.splitlines()[-1] == "fits         yes, if cuda can be used here"
+
+
+@needs_native
+def test_a_packed_file_is_planned_only_as_it_can_run(cli: Cli, small: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.safetensors"
+    assert cli("convert", small, "--dtype", "int8", "-o", packed).code == 0
+    assert cli("info", packed, "--strategy", "cpu fp16i8").code == 0
+    asked = ("--strategy", "cpu fp32")
+    planned = cli("info", packed, *asked)
+    run = cli("generate", "-m", packed, "hi", *asked)
+    assert planned.code == run.code == 2
+    assert planned.err == run.err
+    assert "is packed as int8, not fp32" in planned.err
+
+
+def test_figures_of_a_plan_have_no_exponents_and_no_empty_columns(cli: Cli, small: Path) -> None:
+    shown = cli("info", small, "--plan").out.decode()
+    assert "streamed" not in shown
+    assert "e+" not in shown
 
 
 def test_a_plan_is_made_only_when_it_is_asked_for(cli: Cli, small: Path) -> None:

@@ -21,7 +21,10 @@ from rwkv_cli.hub.registry import read_registry
 def test_bytes_are_compared_with_what_a_download_wrote(cli: Cli, models: Path) -> None:
     path = models / "tiny-1.5B.safetensors"
     sidecar = models / "tiny-1.5B.safetensors.json"
-    assert b"no checksum is known" in cli("models", "verify").out
+    assert b"no checksum is known\n" in cli("models", "verify").out
+    sidecar.write_text('{"url": 3')
+    told = b"no checksum is known, for tiny-1.5B.safetensors.json makes no sense"
+    assert told in cli("models", "verify").out
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sidecar.write_text(
         json.dumps({"url": "u", "sha256": digest.upper(), "size": path.stat().st_size})

@@ -9,6 +9,7 @@ import pytest
 from cli.conftest import Cli
 
 from rwkv_cli.cli.settings import collect
+from rwkv_cli.engine.strategy import Strategy
 
 GO = ("--seed", "7", "-t", "1")
 
@@ -268,3 +269,37 @@ def test_the_kernels_of_a_card_are_set_like_everything_else(
     monkeypatch.setenv("RWKV_KERNELS", "cuda")
     assert collect(card).placement().kernels == "cuda"
     assert collect({**card, "kernels": "auto"}).placement().kernels is None
+
+
+def test_a_strategy_hides_device_and_precision_of_what_comes_later(
+    env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(env["RWKV_CONFIG"])
+    file.write_text('dtype = "int8"\n')
+    assert collect({"strategy": "cpu fp32"}).placement() == Strategy("cpu", "fp32")
+    assert collect({"strategy": "auto"}).placement().auto
+    assert collect({"dtype": "bf16"}).placement() == Strategy("cpu", "bf16")
+    monkeypatch.setenv("RWKV_STRATEGY", "cpu fp32 *2 -> cpu bf16")
+    assert len(collect({}).placement().segments) == 2
+    assert collect({"dtype": "int4"}).placement() == Strategy("cpu", "int4")
+
+
+@pytest.mark.parametrize("command", ["generate", "bench"])
+@pytest.mark.parametrize("flag", [("--dtype", "int8"), ("--device", "cpu")])
+def test_a_strategy_and_what_contradicts_it_are_refused_together(
+    cli: Cli, tiny: Path, command: str, flag: tuple[str, str]
+) -> None:
+    result = cli(command, "-m", tiny, "--strategy", "cpu fp32", *flag)
+    assert (result.code, result.out) == (2, b"")
+    assert result.err.startswith("rwkv: --strategy says which ")
+    assert f"so {flag[0]} contradicts it" in result.err
+
+
+def test_a_config_file_is_not_made_to_contradict_itself(cli: Cli, env: dict[str, str]) -> None:
+    assert cli("config", "set", "dtype", "int8").code == 0
+    refused = cli("config", "set", "strategy", "cpu fp32")
+    assert refused.code == 2
+    assert f"dtype in {env['RWKV_CONFIG']} contradicts it" in refused.err
+    assert cli("config", "set", "strategy", "auto").code == 0
+    assert cli("config", "unset", "dtype").code == 0
+    assert cli("config", "set", "strategy", "cpu fp32").code == 0

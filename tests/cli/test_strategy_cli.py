@@ -52,7 +52,7 @@ def test_a_budget_makes_a_model_smaller_and_a_notice_says_so(cli: Cli, wide: Pat
     bound = cli(*go, "--ram-budget", "180m")
     assert bound.code == 0
     assert "Running as 'cpu fp16i8', since 'cpu fp32' needs" in bound.err
-    assert "where 180 MB are free" in bound.err
+    assert "where 180 MB are allowed" in bound.err
     none = cli(*go, "--ram-budget", "1k")
     assert (none.code, none.out) == (8, b"")
     assert "does not fit into memory, not even as 'cpu fp16i4'" in none.err

@@ -139,7 +139,8 @@ def test_a_torch_without_a_card_is_told_from_one_with(
     for kernels in (None, "torch", "cuda"):
         with pytest.raises(UsageError, match=r"^there is no cuda here that torch can use$") as no:
             on_card(files["bf16"], kernels=kernels)
-        assert (no.value.exit_code, no.value.hint) == (2, "--device cpu")
+        assert no.value.exit_code == 2
+        assert str(no.value.hint).startswith("--device cpu, or --strategy auto")
 
 
 @pytest.mark.parametrize("error", [ImportError("No module named 'torch'"), OSError("no libc10.so")])

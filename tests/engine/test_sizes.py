@@ -15,7 +15,8 @@ from rwkv_cli.sizes import amount, free_bytes, require_room, size_of, standing
 @pytest.mark.parametrize(
     ("count", "text", "fine"),
     [
-        (0, "0 kB", "0 kB"),
+        (0, "0 B", "0 B"),
+        (96.4, "96 B", "96 B"),
         (1500, "2 kB", "2 kB"),
         (1_250_000, "1.2 MB", "1.25 MB"),
         (12_400_000, "12 MB", "12.4 MB"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
 from hub.conftest import FILE, REPO, Bench, content
+
+from rwkv_cli.errors import RwkvError
 
 
 def test_a_file_arrives_whole_under_its_name_with_a_note_beside_it(bench: Bench) -> None:
@@ -83,3 +86,19 @@ def test_a_folder_appears_when_all_of_its_files_are_there(bench: Bench) -> None:
     bench.liar.seen.clear()
     assert bench.fetch("someone/folder") == place
     assert len(bench.liar.seen) == 1
+
+
+def test_a_folder_that_was_interrupted_has_the_digests_of_all_its_files(bench: Bench) -> None:
+    weights = content(100_000, 2)
+    bench.liar.add("someone/folder", "config.json", b"{}")
+    bench.liar.add("someone/folder", "model.safetensors", weights)
+    bench.liar.listed["model.safetensors"] = {"lfs": {"sha256": "a" * 64, "size": len(weights)}}
+    with pytest.raises(RwkvError, match="wrong checksum"):
+        bench.fetch("someone/folder")
+    bench.liar.listed.clear()
+    bench.fetch("someone/folder")
+    files = json.loads((bench.models / "folder.json").read_text())["files"]
+    assert {name: row["sha256"] for name, row in files.items()} == {
+        "config.json": hashlib.sha256(b"{}").hexdigest(),
+        "model.safetensors": hashlib.sha256(weights).hexdigest(),
+    }

@@ -181,6 +181,18 @@ def test_the_tokenizer_comes_along_with_the_model_that_needs_it(
     assert bytes_asked(bench) == []
 
 
+def test_the_tokenizer_goes_into_the_folder_that_needs_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetch, "_has_20b", lambda folder: (folder / "20B_tokenizer.json").exists())
+    monkeypatch.setattr(fetch, "_tokenizer_of", lambda model: "20b")
+    bench.liar.add("EleutherAI/gpt-neox-20b", "tokenizer.json", b'{"a": 1}')
+    for name in ("config.json", "model.safetensors"):
+        bench.liar.add("someone/hf", name, b"{}")
+    folder = bench.fetch("someone/hf")
+    assert (folder / "20B_tokenizer.json").read_bytes() == b'{"a": 1}'
+
+
 def test_a_small_file_is_held_to_gits_name_of_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,15 @@ def test_20b_is_found_beside_the_model(path_20b: Path, tmp_path: Path) -> None:
     assert open_20b(tmp_path).name == "20b"
 
 
+def test_20b_is_found_among_the_models_wherever_the_model_lies(
+    path_20b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bpe, "find_spec", lambda _name: None)
+    monkeypatch.setenv("RWKV_MODELS_DIR", str(tmp_path))
+    (tmp_path / "20B_tokenizer.json").write_bytes(path_20b.read_bytes())
+    assert open_20b(tmp_path / "elsewhere").name == "20b"
+
+
 def test_another_tokenizer_beside_the_model_is_refused(
     small_bpe_path: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +171,7 @@ def test_another_tokenizer_beside_the_model_is_refused(
 
 def test_without_its_file_20b_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "find_spec", lambda _name: None)
+    monkeypatch.setenv("RWKV_MODELS_DIR", str(tmp_path / "models"))
     with pytest.raises(NotFoundError) as caught:
         open_20b(tmp_path)
     assert bpe.FILE_NAME in str(caught.value.hint)

@@ -12,8 +12,7 @@ from rwkv_cli.engine.cuda.device import CudaDevice, Device, overlap_pays
 from rwkv_cli.engine.cuda.engine import CudaEngine
 from rwkv_cli.engine.cuda.selftest import Verdict, judge
 from rwkv_cli.engine.cuda.weights import DTYPES, load_weights, precision
-from rwkv_cli.engine.modelfile import ModelFile
-from rwkv_cli.engine.native_weights import check_precision
+from rwkv_cli.engine.modelfile import ModelFile, check_precision
 from rwkv_cli.engine.packing import cached_file
 from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.engine.torch_weights import out_of_memory
