@@ -4,15 +4,15 @@ home of the HTTP client.
 
 from __future__ import annotations
 
-import json
 import ssl
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from rwkv_cli.checkpoints.bounded_json import TooManyValuesError, parse
 from rwkv_cli.errors import RefusedError, StorageError
 from rwkv_cli.hub.address import host_of, may_see_token, redirected
+from rwkv_cli.hub.hurry import deadline, hurried
 from rwkv_cli.hub.trouble import Trouble, of_exception, of_status
 from rwkv_cli.places import named_certificates, proxy_for
 from rwkv_cli.version import __version__
@@ -74,12 +74,18 @@ class Reply:
         Raises:
             Trouble: The connection broke, or drips.
         """
-        blocks, size, end = [], 0, time.monotonic() + SHORT
-        while size < limit and (block := self.read_some(limit - size)):
-            blocks.append(block)
-            size += len(block)
-            if time.monotonic() > end:
-                raise Trouble(f"{host_of(self.url)} answers far too slowly")
+        blocks, size = [], 0
+        with deadline(SHORT, self.wake) as passed:
+            try:
+                while size < limit and not passed.is_set():
+                    block = self.read_some(limit - size)
+                    if not block:
+                        break
+                    blocks.append(block)
+                    size += len(block)
+            finally:
+                if passed.is_set():
+                    raise Trouble(f"{host_of(self.url)} answers far too slowly")
         return b"".join(blocks)
 
     def wake(self) -> None:
@@ -151,8 +157,10 @@ class Web:
         if len(text) > _LARGEST_JSON:
             raise RefusedError(f"{host_of(url)} says far too much of {what}")
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
+            return parse(text)
+        except TooManyValuesError as error:
+            raise RefusedError(f"{host_of(url)} says far too much of {what}") from error
+        except ValueError as error:
             kind = "a web page" if text.lstrip()[:1] == b"<" else "something else"
             raise RefusedError(
                 f"{host_of(reply.url)} answers with {kind} instead of JSON",
@@ -196,7 +204,7 @@ def _manager(proxy: str | None, connections: int) -> PoolManager:
         "maxsize": connections,
     }
     if proxy is None:
-        return PoolManager(**options)
+        return hurried(PoolManager(**options), STALL)
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https"):
         raise StorageError(
@@ -205,7 +213,7 @@ def _manager(proxy: str | None, connections: int) -> PoolManager:
     if parts.username:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         options["proxy_headers"] = make_headers(proxy_basic_auth=login)
-    return ProxyManager(f"{parts.scheme}://{host_of(proxy)}", **options)
+    return hurried(ProxyManager(f"{parts.scheme}://{host_of(proxy)}", **options), STALL)
 
 
 def _trust() -> ssl.SSLContext:
