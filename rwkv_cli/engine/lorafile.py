@@ -18,6 +18,7 @@ from rwkv_cli.checkpoints.open import open_checkpoint
 from rwkv_cli.checkpoints.tensors import RawTensor
 from rwkv_cli.engine.identity import fingerprint
 from rwkv_cli.errors import RefusedError, UsageError
+from rwkv_cli.places import expanded
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
@@ -83,20 +84,21 @@ def lora_named(text: str) -> Lora:
     """Read `FILE` or `FILE:ALPHA`.
 
     Raises:
+        NotFoundError: It names a home folder that nobody has.
         UsageError: There is no file name, or alpha is not finite.
     """
     name, colon, number = text.rpartition(":")
     if not text or Path(text).exists() or not colon:
         if not text:
             raise UsageError("--lora needs the name of a file")
-        return Lora(Path(text).expanduser())
+        return Lora(expanded(text))
     try:
         alpha = float(number)
     except ValueError:
-        return Lora(Path(text).expanduser())
+        return Lora(expanded(text))
     if not math.isfinite(alpha) or not name:
         raise UsageError(f"--lora {text}: alpha must be a number such as 32, after a file")
-    return Lora(Path(name).expanduser(), alpha)
+    return Lora(expanded(name), alpha)
 
 
 def has_parts(names: Iterable[str]) -> bool:

@@ -10,12 +10,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
+from rwkv_cli.checkpoints.bounded_json import parse
 from rwkv_cli.errors import RwkvError, StorageError
-from rwkv_cli.files import write_atomic
+from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.places import cache_folder
 
+_LARGEST = 1 << 16  # bytes of what was measured
 _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
 _TOTAL_SHARE = 0.9  # of a memory of which only the size is known, what may be taken for free
@@ -144,12 +147,12 @@ def _rates_file() -> Path:
 def _known_rates() -> dict[str, float]:
     """Read what was measured before; a file that is damaged knows nothing."""
     try:
-        found = json.loads(_rates_file().read_bytes())
-    except (OSError, ValueError, StorageError):
+        found = parse(read_regular(_rates_file(), _LARGEST))
+    except (RwkvError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, float) and v > 0}
+    return {k: v for k, v in found.items() if isinstance(v, float) and 0 < v < inf}
 
 
 def _processor() -> str:
