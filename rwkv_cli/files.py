@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,7 @@ except ImportError:  # Windows
 
 _PATIENCE = 10  # seconds to wait for others that change the same file
 _STALE = 86_400  # seconds after which nobody is still writing a file
+_OURS = re.compile(r"\..+\.\d+-[0-9a-f]{12}\.tmp", re.DOTALL)  # as `_temporary` names them
 
 Look = Callable[[BinaryIO, int], None]
 
@@ -84,7 +86,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk refused; the old folder is untouched.
     """
-    temporary, old = _temporary(path), _temporary(path)
+    temporary = _temporary(path)
+    old = temporary.with_suffix(".old")  # never swept: for a moment it is all there is
     try:
         temporary.mkdir()
         yield temporary
@@ -172,7 +175,11 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what a process that was killed was writing into a folder, once it is a day old."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - _STALE:
+            if not _OURS.fullmatch(path.name) or path.lstat().st_mtime > time.time() - _STALE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 

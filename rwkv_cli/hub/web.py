@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from rwkv_cli.checkpoints.bounded_json import TooManyValuesError, parse
+from rwkv_cli.checkpoints.tensors import printable
 from rwkv_cli.errors import RefusedError, StorageError
 from rwkv_cli.hub.address import host_of, may_see_token, redirected
 from rwkv_cli.hub.hurry import deadline, hurried
@@ -213,7 +214,8 @@ def _manager(proxy: str | None, connections: int) -> PoolManager:
     if parts.username:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         options["proxy_headers"] = make_headers(proxy_basic_auth=login)
-    return hurried(ProxyManager(f"{parts.scheme}://{host_of(proxy)}", **options), STALL)
+    address = parts.netloc.rpartition("@")[2]
+    return hurried(ProxyManager(f"{parts.scheme}://{address}", **options), STALL)
 
 
 def _trust() -> ssl.SSLContext:
@@ -235,8 +237,8 @@ def _checked(reply: Reply, what: str) -> Reply:
     encoding = reply.hops.get("content-encoding", "identity").strip().lower()
     if wrong is None and encoding not in ("", "identity"):
         wrong = RefusedError(
-            f"{host_of(reply.url)} sends {what} compressed ({encoding}), although plain bytes were"
-            " asked for: what it would become cannot be checked"
+            f"{host_of(reply.url)} sends {what} compressed ({printable(encoding)}), although plain"
+            " bytes were asked for: what it would become cannot be checked"
         )
     if wrong is not None:
         reply.close()
