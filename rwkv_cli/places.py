@@ -13,6 +13,7 @@ from rwkv_cli.errors import NotFoundError, StorageError
 
 OFFICIAL_HUB = "https://huggingface.co"
 
+_LONGEST_TOKEN = 4096
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
 
@@ -109,7 +110,10 @@ def hub_token() -> str | None:
     named = os.environ.get("HF_TOKEN_PATH")
     file = expanded(named) if named else _hub_home() / "token"
     try:
-        return file.read_text(encoding="ascii").strip() or None
+        if not file.is_file():
+            return None
+        with file.open(encoding="ascii") as opened:
+            return opened.read(_LONGEST_TOKEN).strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -111,9 +111,14 @@ class Web:
     Args:
         token: The user's key to the hub.
         connections: Most at a time to one server.
+
+    Raises:
+        StorageError: The key cannot be one.
     """
 
     def __init__(self, token: str | None = None, connections: int = 4) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise StorageError("the key to the hub holds signs that none has", hint="see HF_TOKEN")
         self._token, self._connections = token, connections
         self._managers: dict[str | None, PoolManager] = {}
 
@@ -186,7 +191,12 @@ class Web:
         """Give the connections for a URL: straight ones, or those of its proxy."""
         proxy = _proxy(url)
         if proxy not in self._managers:
-            self._managers[proxy] = _manager(proxy, self._connections)
+            try:
+                self._managers[proxy] = _manager(proxy, self._connections)
+            except ValueError as error:
+                raise StorageError(
+                    "the proxy's address is no URL", hint="see HTTPS_PROXY"
+                ) from error
         return self._managers[proxy]
 
 
