@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -24,6 +25,7 @@ except ImportError:  # Windows
 
 _PATIENCE = 10  # seconds to wait for others that change the same file
 _STALE = 86_400  # seconds after which nobody is still writing a file
+_OURS = re.compile(r"\..+\.\d+-[0-9a-f]{12}\.tmp", re.DOTALL)  # as `_temporary` names them
 
 Look = Callable[[BinaryIO, int], None]
 
@@ -101,7 +103,7 @@ def put_folder(new: Path, path: Path) -> None:
     Raises:
         StorageError: The disk refused; what had the name has it still.
     """
-    old = _temporary(path)
+    old = _temporary(path).with_suffix(".old")  # never swept: for a moment it is all there is
     try:
         for file in new.iterdir():
             with file.open("r+b") as content:
@@ -185,7 +187,8 @@ def remove_leftovers(folder: Path) -> None:
     """Delete what a process that was killed was writing into a folder, once it is a day old."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
-            if path.lstat().st_mtime < time.time() - _STALE:
+            ours = _OURS.fullmatch(path.name)
+            if ours and path.lstat().st_mtime < time.time() - _STALE:
                 _remove(path)
 
 

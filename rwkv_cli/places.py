@@ -13,6 +13,7 @@ from rwkv_cli.errors import NotFoundError, StorageError
 
 OFFICIAL_HUB = "https://huggingface.co"
 
+_LONGEST_TOKEN = 4096
 _NOWHERE = Path(os.devnull) / "rwkv"  # a path at which nothing can be
 
 
@@ -107,7 +108,11 @@ def hub_token() -> str | None:
     if os.environ.get("HF_TOKEN"):
         return os.environ["HF_TOKEN"].strip()
     try:
-        return _token_file().read_text(encoding="ascii").strip() or None
+        file = _token_file()
+        if not file.is_file():
+            return None
+        with file.open(encoding="ascii") as opened:
+            return opened.read(_LONGEST_TOKEN).strip() or None
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -4,12 +4,12 @@ in shards that an index lists; knows no tensor's meaning.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from rwkv_cli.checkpoints.bounded_json import TooManyValuesError, parse
 from rwkv_cli.checkpoints.source import Origin, Source
 from rwkv_cli.checkpoints.tensors import MAX_TENSORS, Contents, RawTensor, printable
 from rwkv_cli.errors import NotFoundError
@@ -81,8 +81,10 @@ def _read_json(path: Path) -> dict[str, object]:
     if source.size > MAX_JSON:
         raise source.refused(f"has {source.size} bytes, far more than such a file needs")
     try:
-        table = json.loads(bytes(source.view).decode("utf-8"))
-    except (ValueError, RecursionError):
+        table = parse(bytes(source.view))
+    except TooManyValuesError:
+        raise source.refused("holds far more than such a file needs") from None
+    except ValueError:
         raise source.refused("is not valid JSON") from None
     if not isinstance(table, dict):
         raise source.refused("is no JSON object")

@@ -28,6 +28,8 @@ Value = str | int | float | bool | None
 MAX_METADATA = 64 << 20
 MAX_KEY, MAX_TEXT = 65_535, 16 << 20
 _MAX_PAIRS = 65_536
+_MAX_TEXTS = 1 << 20  # in arrays: the largest vocabulary has some 260,000
+_KEPT = 1_000  # characters of a text: nothing longer is of use here
 _MAX_DIMS, _MAX_DIM = 4, (1 << 31) - 1
 _ALIGNMENT_KEY, _ALIGNMENT = "general.alignment", 32
 _NUMBERS = {
@@ -88,7 +90,7 @@ def read(source: Source) -> Contents:
     metadata = _read_metadata(cursor, pairs)
     if metadata.get("split.count") not in (None, 0, 1):
         raise source.refused(
-            f"is one of {metadata['split.count']} parts of a model",
+            f"is one of {printable(str(metadata['split.count']))} parts of a model",
             hint="Join them first: llama-gguf-split --merge",
         )
     alignment = _alignment(source, metadata)
@@ -103,7 +105,7 @@ class _Cursor:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.at = 0
+        self.at = self.texts = 0
 
     def take(self, length: int) -> memoryview:
         taken = self.source.take(self.at, length, "the header")
@@ -129,7 +131,7 @@ class _Cursor:
         """Type and value of a key; None for an array, which is skipped."""
         kind = self.number("<I")
         if kind == _TEXT:
-            return kind, self.text(MAX_TEXT)
+            return kind, self.text(MAX_TEXT)[:_KEPT]
         if kind == _ARRAY:
             self.skip_array()
             return kind, None
@@ -148,10 +150,21 @@ class _Cursor:
         if kind != _TEXT:
             self.take(self.one(kind).size * count)
             return
-        if count * 8 > self.source.size - self.at:
+        self.texts += count
+        if count * 8 > self.source.size - self.at or self.texts > _MAX_TEXTS:
             raise self.source.refused(f"is corrupt: it has an array of {count} texts")
+        self.skip_texts(count)
+
+    def skip_texts(self, count: int) -> None:
+        """Move past texts without a look at them; in a tight loop, for there may be many."""
+        length, view, at = _NUMBERS[10], self.source.view, self.at
         for _ in range(count):
-            self.take(self.number("<Q"))
+            if at + length.size > self.source.size:
+                break
+            at += length.size + length.unpack_from(view, at)[0]
+        else:
+            at -= length.size
+        self.take(at + length.size - self.at)
 
 
 def _check_version(source: Source, version: int) -> None:
@@ -166,6 +179,8 @@ def _read_metadata(cursor: _Cursor, pairs: int) -> dict[str, Value]:
     metadata: dict[str, Value] = {}
     for _ in range(pairs):
         key = cursor.text(MAX_KEY)
+        if not key.isascii():
+            raise cursor.source.refused("is corrupt: a key in its header is not ASCII")
         if key in metadata:
             raise twice(key, cursor.source)
         kind, value = cursor.value()

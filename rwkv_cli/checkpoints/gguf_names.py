@@ -100,7 +100,8 @@ def _header(metadata: Metadata, source: Source) -> _Header:
         raise source.refused(f"is a GGUF file of the architecture {name}, not RWKV-6 or 7")
     epsilon = metadata.get(f"{arch}.attention.layer_norm_epsilon", _EPSILON)
     if not isinstance(epsilon, float) or not abs(epsilon / _EPSILON - 1) <= 1e-3:
-        raise source.refused(f"has a layer norm with an epsilon of {epsilon}, not {_EPSILON}")
+        said = printable(str(epsilon))
+        raise source.refused(f"has a layer norm with an epsilon of {said}, not {_EPSILON}")
     every = _count(metadata, f"{arch}.rescale_every_n_layers", source) or 0
     head_size = _count(metadata, f"{arch}.wkv.head_size", source) or 0
     if head_size == 0:

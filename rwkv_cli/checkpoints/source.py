@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rwkv_cli.errors import NotFoundError, RefusedError
+from rwkv_cli.errors import LimitError, NotFoundError, RefusedError
 
 # O_NONBLOCK: opening a FIFO must not wait for a writer.
 _OPEN_FLAGS = (
@@ -139,6 +140,8 @@ def _map(descriptor: int, size: int, path: Path) -> mmap.mmap:
             prot=mmap.PROT_READ | mmap.PROT_WRITE,
         )
     except (OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise LimitError(f"{path} cannot be mapped: there is no memory left for it") from error
         raise RefusedError(f"{path} cannot be mapped into memory: {error}") from error
 
 

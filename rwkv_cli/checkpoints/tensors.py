@@ -27,7 +27,7 @@ ITEM_BYTES = {
     "BOOL": 1,
 }
 # The largest published model has some 2,100; a file cannot make us hold millions.
-MAX_TENSORS = 65_536
+MAX_TENSORS = 16_384
 MAX_DIMS = 8
 MAX_NAME = 256
 

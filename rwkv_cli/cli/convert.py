@@ -11,6 +11,7 @@ import click
 from rwkv_cli.cli.converttarget import check_target, kind_of, target_of
 from rwkv_cli.cli.options import Command, common_options
 from rwkv_cli.engine.modelfile import ModelFile, open_model
+from rwkv_cli.files import remove_leftovers
 from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import models_folder
 from rwkv_cli.render.progress import Progress, counted
@@ -67,6 +68,7 @@ def convert(
     file = with_loras(base, loras)
     target = target_of(source, loras, kind, dtype, output)
     check_target(target, [source, *(one.path for one in loras)], kind, force=force)
+    remove_leftovers(target.parent)
     if kind == "packed":
         told = _packed(file, dtype or "", target, threads, quiet=quiet)
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from rwkv_cli.cli.modelfacts import Known, find_model, known_models
 from rwkv_cli.errors import RefusedError
@@ -17,6 +19,7 @@ from rwkv_cli.render.streams import STDOUT, is_terminal, stdout_sink, terminal_w
 from rwkv_cli.render.tables import hanging
 
 _BLOCK = 1 << 22  # bytes
+_SOUND = re.compile(r"[\w.-]+/[\w.-]+:[\w./+-]+", re.ASCII)  # what a shell takes as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +115,22 @@ def _expected(path: Path) -> list[_Expected]:
 
     told = sidecar.read(path)
     if told is not None and told.files:
-        rows = ((path / name, row) for name, row in told.files.items() if isinstance(row, dict))
         return [
-            _Expected(file, str(row["sha256"]).lower(), row.get("size"), "the download")
-            for file, row in rows
-            if row.get("sha256")
+            _Expected(path / name, row["sha256"].lower(), row.get("size"), "the download")
+            for name, row in told.files.items()
+            if isinstance(row, dict) and isinstance(row.get("sha256"), str) and _is_inside(name)
         ]
     if told is not None and told.sha256:
         return [_Expected(path, told.sha256.lower(), told.size, "the download")]
     entry = find(path.name)
     return [_Expected(path, entry.sha256, None, "the catalogue")] if entry and entry.sha256 else []
+
+
+def _is_inside(name: str) -> bool:
+    """Tell whether a note means a file of the folder itself; it may come from anywhere, and lead
+    anywhere.
+    """
+    return name not in ("", "..") and not any(char in name for char in "/\\\0")
 
 
 def _compared(one: _Expected, progress: Progress, before: int) -> Finding:
@@ -135,7 +144,10 @@ def _compared(one: _Expected, progress: Progress, before: int) -> Finding:
     Raises:
         OSError: It cannot be read.
     """
-    size = one.path.stat().st_size
+    status = one.path.stat()
+    if not S_ISREG(status.st_mode):
+        return Finding(False, f"{one.path.name} is not a regular file")
+    size = status.st_size
     if isinstance(one.size, int) and one.size != size:
         return Finding(False, f"{one.path.name} has {size:,} bytes, not {one.size:,}")
     found = _digest(one.path, lambda count: progress.update(before + count))
@@ -167,5 +179,6 @@ def _again(model: Known) -> str:
     if not model.name.isprintable():
         return "rwkv models --paths tells where its file lies"
     known = sidecar.read(model.path)
-    source = f"{known.repo}:{known.file}" if known and known.repo and known.file else None
-    return f"rwkv models rm {model.name}" + (f", then rwkv download {source}" if source else "")
+    source = f"{known.repo}:{known.file}" if known and known.repo and known.file else ""
+    again = f", then rwkv download {source}" if _SOUND.fullmatch(source) else ""
+    return f"rwkv models rm {model.name}{again}"

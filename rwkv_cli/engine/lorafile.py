@@ -84,8 +84,8 @@ def lora_named(text: str) -> Lora:
     """Read `FILE` or `FILE:ALPHA`.
 
     Raises:
-        UsageError: There is no file name, or alpha is not finite.
         NotFoundError: It names the home of someone who has none.
+        UsageError: There is no file name, or alpha is not finite.
     """
     if not text:
         raise UsageError("--lora needs the name of a file")

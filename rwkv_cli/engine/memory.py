@@ -8,13 +8,16 @@ import json
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
+from rwkv_cli.checkpoints.bounded_json import parse
 from rwkv_cli.errors import RwkvError, StorageError
-from rwkv_cli.files import write_atomic
+from rwkv_cli.files import read_regular, write_atomic
 from rwkv_cli.native.hostmemory import USUAL_SHARE, free_memory
 from rwkv_cli.places import cache_folder
 
+_LARGEST = 1 << 16  # bytes of what was measured
 _BUFFER, _SECONDS = 256 << 20, 0.2  # several times the caches; to measure how fast memory is read
 
 
@@ -115,12 +118,12 @@ def _rates_file() -> Path:
 def _known_rates() -> dict[str, float]:
     """Read what was measured before; a file that is damaged knows nothing."""
     try:
-        found = json.loads(_rates_file().read_bytes())
-    except (OSError, ValueError, StorageError):
+        found = parse(read_regular(_rates_file(), _LARGEST))
+    except (RwkvError, ValueError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, float) and v > 0}
+    return {k: v for k, v in found.items() if isinstance(v, float) and 0 < v < inf}
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from urllib.parse import urljoin, urlsplit
 
+from rwkv_cli.checkpoints.tensors import printable
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.places import OFFICIAL_HUB
 
@@ -18,7 +19,7 @@ def may_see_token(url: str) -> bool:
 
 def host_of(url: str) -> str:
     """Give the host, with the port where it is an unusual one."""
-    return urlsplit(url).netloc.rpartition("@")[2]
+    return printable(urlsplit(url).netloc.rpartition("@")[2])
 
 
 def redirected(first: str, here: str, location: str, *, by_proxy: bool) -> str:
@@ -39,19 +40,23 @@ def redirected(first: str, here: str, location: str, *, by_proxy: bool) -> str:
         url = urlsplit(target)
         host, _port = url.hostname, url.port
     except ValueError as error:
-        raise RefusedError(f"{host_of(here)} sends us to nowhere: {location!r}") from error
+        raise RefusedError(f"{host_of(here)} sends us to nowhere: {printable(location)}") from error
     if url.scheme not in ("http", "https") or not host:
-        raise RefusedError(f"{host_of(here)} sends us to {target!r}, which is no web address")
+        raise RefusedError(
+            f"{host_of(here)} sends us to {printable(target)}, which is no web address"
+        )
     if url.username or url.password:
         raise RefusedError(f"{host_of(here)} sends us to an address with a password in it")
     if url.scheme == "http" and urlsplit(first).scheme != "http":
         raise RefusedError(
-            f"{host_of(here)} sends us to {host} without encryption (http)",
+            f"{host_of(here)} sends us to {printable(host)} without encryption (http)",
             hint="nothing was downloaded from there",
         )
     began = urlsplit(first).hostname or ""
     if host != began and not by_proxy and is_near(host) and not is_near(began):
-        raise RefusedError(f"{host_of(here)} sends us to {host}, which is in your own network")
+        raise RefusedError(
+            f"{host_of(here)} sends us to {printable(host)}, which is in your own network"
+        )
     return target
 
 

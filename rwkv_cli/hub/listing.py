@@ -87,7 +87,7 @@ def _file(row: object) -> Remote | None:
     blob = None if large else row.get("blobId")
     return Remote(
         row["rfilename"],
-        size if isinstance(size, int) and size >= 0 else None,
+        size if type(size) is int and 0 <= size < 1 << 63 else None,
         digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else None,
         blob if isinstance(blob, str) and _COMMIT.fullmatch(blob) else None,
     )

@@ -9,6 +9,7 @@ to the file is kept.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -136,9 +137,9 @@ def _parsed(data: bytes) -> Registry:
     aliases, added = table.get("aliases", {}), table.get("added", {})
     default = table.get("default")
     newer = table["format"] > FORMAT
-    sound = _names(aliases) and _names(added) and (default is None or isinstance(default, str))
+    sound = _names(aliases) and _names(added) and (default is None or _is_usable(default))
     if not sound and not newer:
-        return Registry(damage=f"{where} is damaged: a name or a path in it is no text")
+        return Registry(damage=f"{where} is damaged: a name or a path in it can be none")
     if not sound:
         return Registry(newer=True)
     others = {key: value for key, value in table.items() if key not in _OURS}
@@ -146,5 +147,16 @@ def _parsed(data: bytes) -> Registry:
 
 
 def _names(table: object) -> bool:
-    """Tell whether something maps texts to texts."""
-    return isinstance(table, dict) and all(isinstance(value, str) for value in table.values())
+    """Tell whether something maps names to names or paths."""
+    return isinstance(table, dict) and all(map(_is_usable, (*table, *table.values())))
+
+
+def _is_usable(text: object) -> bool:
+    """Tell whether something is a text that the system takes as a path."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from rwkv_cli.checkpoints.bounded_json import parse
 from rwkv_cli.errors import RwkvError
 from rwkv_cli.files import read_regular, write_atomic
 
@@ -56,8 +57,8 @@ def read(model: Path) -> Sidecar | None:
     is never needed to use the model.
     """
     try:
-        record = json.loads(read_regular(path_of(model), _LARGEST))
-    except (RwkvError, ValueError, RecursionError):
+        record = parse(read_regular(path_of(model), _LARGEST))
+    except (RwkvError, ValueError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("url"), str):
         return None

@@ -158,6 +158,8 @@ class Stream:
         return int(length) if length.isdecimal() and len(length) < 19 else None
 
     def _require_size(self, size: int | None, reply: Reply) -> None:
+        if size == 0 and self._size is None:
+            raise RefusedError(f"{host_of(reply.url)} says that {self._what} is empty")
         if self._size is not None and size is not None and size != self._size:
             raise RefusedError(
                 f"{host_of(reply.url)} offers {size:,} bytes of {self._what}, which has"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rwkv_cli.errors import RefusedError, RwkvError, StorageError
 from rwkv_cli.hub.hashing import Hasher
-from rwkv_cli.hub.part import Part
+from rwkv_cli.hub.part import Part, room_for
 from rwkv_cli.hub.patience import GIVE_UP, Backoff
 from rwkv_cli.hub.stream import Stream
 from rwkv_cli.hub.trouble import Trouble
@@ -25,6 +25,7 @@ _FIRST_READ, _LONGEST_READ = 16 << 10, 512 << 10
 _SOON, _LATE = 0.05, 0.5  # seconds that a block takes on a fast line, and on a slow one
 _SILENT = "the connection is all but silent"
 _PATIENCE_AT_END = 5.0  # seconds for threads to notice that it is over
+_ROOM = 64 << 20  # bytes for which there must be room, and how often that is looked at
 _MOST_UNSIZED = 200 << 30  # bytes of a body whose length nobody says
 
 
@@ -246,10 +247,14 @@ class Transfer:
 
     def _read_on(self, held: _Held, piece: Piece) -> None:
         """Read a body whose length nobody said."""
+        checked = piece.at - _ROOM
         while not self._over.is_set():
             block = held.read(_LONGEST_READ)
             if not block or self._over.is_set():
                 return
+            if piece.at - checked >= _ROOM:  # nobody reserved it, and others need the disk too
+                room_for(self._part.path.parent, _ROOM)
+                checked = piece.at
             if piece.at + len(block) > piece.end:
                 raise RefusedError(f"the server sends more than {piece.end:,} bytes, without end")
             self._part.write(piece.at, block)

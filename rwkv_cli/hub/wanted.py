@@ -135,7 +135,8 @@ def safe_name(path: str) -> str:
     """
     name = path.rpartition("/")[2]
     bad = any(c in '\\:*?"<>|' or ord(c) < 32 or ord(c) == 127 for c in name)
-    if not name or bad or name.startswith(".") or name.endswith((".", " ")):
+    bad = bad or not name.isprintable() or name.startswith((".", "-"))
+    if not name or bad or name.endswith((".", " ")):
         raise RefusedError(f"{path!r} cannot be the name of a file here")
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise RefusedError(f"{path!r} leads out of its folder")

@@ -4,15 +4,16 @@ home of the HTTP client.
 
 from __future__ import annotations
 
-import json
 import ssl
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from rwkv_cli.checkpoints.bounded_json import TooManyValuesError, parse
+from rwkv_cli.checkpoints.tensors import printable
 from rwkv_cli.errors import RefusedError, StorageError
 from rwkv_cli.hub.address import host_of, may_see_token, redirected
+from rwkv_cli.hub.hurry import deadline, hurried
 from rwkv_cli.hub.trouble import Trouble, of_exception, of_status
 from rwkv_cli.places import named_certificates, proxy_for
 from rwkv_cli.version import __version__
@@ -74,12 +75,18 @@ class Reply:
         Raises:
             Trouble: The connection broke, or drips.
         """
-        blocks, size, end = [], 0, time.monotonic() + SHORT
-        while size < limit and (block := self.read_some(limit - size)):
-            blocks.append(block)
-            size += len(block)
-            if time.monotonic() > end:
-                raise Trouble(f"{host_of(self.url)} answers far too slowly")
+        blocks, size = [], 0
+        with deadline(SHORT, self.wake) as passed:
+            try:
+                while size < limit and not passed.is_set():
+                    block = self.read_some(limit - size)
+                    if not block:
+                        break
+                    blocks.append(block)
+                    size += len(block)
+            finally:
+                if passed.is_set():
+                    raise Trouble(f"{host_of(self.url)} answers far too slowly")
         return b"".join(blocks)
 
     def wake(self) -> None:
@@ -104,9 +111,14 @@ class Web:
     Args:
         token: The user's key to the hub.
         connections: Most at a time to one server.
+
+    Raises:
+        StorageError: The key cannot be one.
     """
 
     def __init__(self, token: str | None = None, connections: int = 4) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise StorageError("the key to the hub holds signs that none has", hint="see HF_TOKEN")
         self._token, self._connections = token, connections
         self._managers: dict[str | None, PoolManager] = {}
 
@@ -151,8 +163,10 @@ class Web:
         if len(text) > _LARGEST_JSON:
             raise RefusedError(f"{host_of(url)} says far too much of {what}")
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
+            return parse(text)
+        except TooManyValuesError as error:
+            raise RefusedError(f"{host_of(url)} says far too much of {what}") from error
+        except ValueError as error:
             kind = "a web page" if text.lstrip()[:1] == b"<" else "something else"
             raise RefusedError(
                 f"{host_of(reply.url)} answers with {kind} instead of JSON",
@@ -177,7 +191,12 @@ class Web:
         """Give the connections for a URL: straight ones, or those of its proxy."""
         proxy = _proxy(url)
         if proxy not in self._managers:
-            self._managers[proxy] = _manager(proxy, self._connections)
+            try:
+                self._managers[proxy] = _manager(proxy, self._connections)
+            except ValueError as error:
+                raise StorageError(
+                    "the proxy's address is no URL", hint="see HTTPS_PROXY"
+                ) from error
         return self._managers[proxy]
 
 
@@ -196,7 +215,7 @@ def _manager(proxy: str | None, connections: int) -> PoolManager:
         "maxsize": connections,
     }
     if proxy is None:
-        return PoolManager(**options)
+        return hurried(PoolManager(**options), STALL)
     parts = urlsplit(proxy)
     if parts.scheme not in ("http", "https"):
         raise StorageError(
@@ -205,7 +224,8 @@ def _manager(proxy: str | None, connections: int) -> PoolManager:
     if parts.username:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         options["proxy_headers"] = make_headers(proxy_basic_auth=login)
-    return ProxyManager(f"{parts.scheme}://{host_of(proxy)}", **options)
+    address = parts.netloc.rpartition("@")[2]
+    return hurried(ProxyManager(f"{parts.scheme}://{address}", **options), STALL)
 
 
 def _trust() -> ssl.SSLContext:
@@ -227,8 +247,8 @@ def _checked(reply: Reply, what: str) -> Reply:
     encoding = reply.hops.get("content-encoding", "identity").strip().lower()
     if wrong is None and encoding not in ("", "identity"):
         wrong = RefusedError(
-            f"{host_of(reply.url)} sends {what} compressed ({encoding}), although plain bytes were"
-            " asked for: what it would become cannot be checked"
+            f"{host_of(reply.url)} sends {what} compressed ({printable(encoding)}), although plain"
+            " bytes were asked for: what it would become cannot be checked"
         )
     if wrong is not None:
         reply.close()

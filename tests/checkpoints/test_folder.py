@@ -98,6 +98,7 @@ def test_a_tensor_that_the_index_lists_elsewhere_is_named(folder: Path, where: s
         ("[]", "is no JSON object"),
         ("{", "is not valid JSON"),
         ("[" * 100_000, "is not valid JSON"),
+        ('{"a": [' + "[]," * 500_000 + "[]]}", "holds far more than such a file needs"),
         ('{"a": ' + "9" * 5000 + "}", "is not valid JSON"),
         ('{"architectures": ["RWKV6Qwen2ForCausalLM"]}', "an RWKV-6 distilled from Qwen"),
         ('{"architectures": ["RwkvHybridForCausalLM"]}', "an RWKV-7 distilled from Qwen"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rwkv_cli.checkpoints.open import open_checkpoint
-from tests.checkpoints.files import refusal
+from tests.checkpoints.files import refusal, refusal_of
 from tests.checkpoints.gguf_files import (
     ARRAY,
     BASE_TENSORS,
@@ -73,6 +73,7 @@ def test_other_versions_are_named(tmp_path: Path, version: int, reason: str) -> 
         (base_pairs()[1:], "architecture none"),
         (changed("general.type", TEXT, "adapter"), "no model: it holds: adapter"),
         (changed("split.count", U32, 4), "is one of 4 parts"),
+        (changed("split.count", TEXT, "\x1b[2J" * 99), r"is one of \x1b[2J"),
         (changed("rwkv7.block_count", U32, 2), "its block_count is 2, its tensors make it 1"),
         (changed("rwkv7.embedding_length", U32, 64), "its embedding_length is 64"),
         (changed("rwkv7.feed_forward_length", U32, 1), "its feed_forward_length is 1"),
@@ -82,6 +83,7 @@ def test_other_versions_are_named(tmp_path: Path, version: int, reason: str) -> 
         (changed("rwkv7.wkv.head_size", TEXT, "16"), "wkv.head_size is 16"),
         (changed("rwkv7.attention.layer_norm_epsilon", F32, 1e-3), "an epsilon of"),
         (changed("rwkv7.attention.layer_norm_epsilon", F32, float("nan")), "an epsilon of nan"),
+        (changed("rwkv7.attention.layer_norm_epsilon", TEXT, "\x1b]0;" * 99), r"\x1b]0;"),
         (changed("general.alignment", U32, 0), "its alignment is 0"),
         (changed("general.alignment", U32, 24), "its alignment is 24"),
         (changed("general.alignment", U32, 1 << 31), "its alignment is 2147483648"),
@@ -90,12 +92,15 @@ def test_other_versions_are_named(tmp_path: Path, version: int, reason: str) -> 
         ([*base_pairs(), ("a", ARRAY, (ARRAY, []))], "array of arrays"),
         ([*base_pairs(), ("a", ARRAY, (13, []))], "unknown type 13"),
         ([*base_pairs(), ("a", TEXT, b"\xff")], "not UTF-8"),
+        ([*base_pairs(), ("é", U32, 1)], "a key in its header is not ASCII"),
     ],
 )
 def test_metadata_that_cannot_be_are_refused(
     tmp_path: Path, pairs: list[Pair], reason: str
 ) -> None:
-    assert reason in refusal(tmp_path / "m", gguf_file(pairs).out)
+    message = refusal(tmp_path / "m", gguf_file(pairs).out)
+    assert reason in message
+    assert len(message) < 300 + len(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +128,32 @@ def test_tensors_that_cannot_be_are_refused(
 ) -> None:
     others = [one for one in BASE_TENSORS if one[0] != entry[0]]
     assert reason in refusal(tmp_path / "m", gguf_file(None, [*others, entry]).out)
+
+
+def empty_texts(key: int, count: int) -> bytes:
+    """A key with an array of that many empty texts, in as many bytes as they take."""
+    return struct.pack("<QcIIQ", 1, b"%d" % key, ARRAY, TEXT, count) + bytes(8 * count)
+
+
+@pytest.mark.parametrize("counts", [[7_000_000], [600_000, 600_000]])
+def test_millions_of_texts_are_refused_at_once(tmp_path: Path, counts: list[int]) -> None:
+    header = b"GGUF" + struct.pack("<IQQ", 3, 0, len(counts))
+    path = tmp_path / "m"
+    path.write_bytes(header + b"".join(map(empty_texts, (1, 2), counts)))
+    started = time.process_time()
+    assert "an array of" in refusal_of(path)
+    assert time.process_time() - started < 1
+
+
+def test_texts_that_are_of_no_use_take_no_memory(tmp_path: Path) -> None:
+    long = [(f"k{index}", TEXT, "\U0001f600" * (1 << 18)) for index in range(32)]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf_file([*base_pairs(), *long]).out)
+    tracemalloc.start()
+    open_checkpoint(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 << 20
 
 
 @pytest.mark.parametrize("offset", [1, 16, 32 * 3, 1 << 62, 2**64 - 32])

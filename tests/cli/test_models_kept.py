@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
+import pytest
 from cli.conftest import Cli
 from cli.test_models import GO, listed
 
@@ -67,6 +69,31 @@ def test_every_file_of_a_folder_is_compared(tiny: Path, tmp_path: Path) -> None:
     assert not finding().sound
     (folder / "config.json").unlink()
     assert not finding().sound
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../hf.json", "pipe", "zero", "a\0b", "..", ""])
+def test_a_note_that_leads_out_of_the_folder_or_to_a_device_is_not_followed(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    (folder / "zero").symlink_to("/dev/zero")
+    rows = {name: {"size": None, "sha256": "0" * 64}}
+    (tmp_path / "hf.json").write_text(json.dumps({"url": "u", "files": rows}))
+    model = Known("hf", folder)
+    model.__dict__["_opened"] = open_model(tiny)
+    found = checked(model, quiet=True)
+    assert "no checksum is known" in found.told or "not a regular file" in found.told
+    assert found.sound == (name not in ("pipe", "zero"))
+
+
+def test_a_command_is_only_offered_where_a_shell_takes_it_as_it_is(cli: Cli, models: Path) -> None:
+    said = {"url": "u", "sha256": "0" * 64, "file": "m.pth"}
+    for repo, offered in (("some/where", True), ("some/where;id", False), ("$(id)/x", False)):
+        note = json.dumps({**said, "repo": repo})
+        (models / "tiny-1.5B.safetensors.json").write_text(note)
+        assert ("rwkv download" in cli("models", "verify", "1.5b").err) == offered
 
 
 def test_a_sidecar_that_makes_no_sense_is_none(cli: Cli, models: Path) -> None:

@@ -221,9 +221,13 @@ def test_a_folder_takes_the_place_of_a_file_or_a_link(tmp_path: Path, kind: str)
 
 
 def test_what_killed_processes_left_goes_after_a_day_folders_too(tmp_path: Path) -> None:
-    for name, age in ((".a.1-x.tmp", 90_000), (".b.1-x.tmp", 90_000), (".c.1-x.tmp", 10)):
+    for name, age in (
+        (".a.1-0123456789ab.tmp", 90_000),
+        (".b.1-0123456789ab.tmp", 90_000),
+        (".c.1-0123456789ab.tmp", 10),
+    ):
         (tmp_path / name).mkdir() if name[1] == "b" else (tmp_path / name).write_bytes(OLD)
         now = (tmp_path / name).stat().st_mtime
         os.utime(tmp_path / name, (now - age, now - age))
     remove_leftovers(tmp_path)
-    assert [one.name for one in tmp_path.iterdir()] == [".c.1-x.tmp"]
+    assert [one.name for one in tmp_path.iterdir()] == [name]

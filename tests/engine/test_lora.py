@@ -287,6 +287,8 @@ def test_alpha_stands_behind_the_last_colon_unless_a_file_is_called_so(tmp_path:
     assert lora_named(str(odd)) == Lora(odd)
     assert lora_named(f"{odd}:2.5") == Lora(odd, 2.5)
     assert lora_named("x.pth") == Lora(Path("x.pth"))
+    with pytest.raises(NotFoundError, match="no such home folder"):
+        lora_named("~nobody-of-that-name/x.pth:3")
     assert lora_named("C:\\x.pth") == Lora(Path("C:\\x.pth"))
     assert lora_named("x.pth:-1e1") == Lora(Path("x.pth"), -10)
     for text in ("", "x:nan", "x:inf", ":3"):

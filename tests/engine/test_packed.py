@@ -375,11 +375,11 @@ def test_two_at_once_fill_the_cache_together(original: Path, cache: Path) -> Non
 def test_what_a_killed_process_left_goes_away_after_a_day(cache: Path) -> None:
     cache.mkdir(parents=True)
     for name, age in (("old", 90_000), ("new", 10)):
-        path = cache / f".{name}.safetensors.1-ab.tmp"
+        path = cache / f".{name}.safetensors.1-0123456789ab.tmp"
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age,) * 2)
     remove_leftovers(cache)
-    assert os.listdir(cache) == [".new.safetensors.1-ab.tmp"]
+    assert os.listdir(cache) == [".new.safetensors.1-0123456789ab.tmp"]
 
 
 def test_the_layout_version_is_the_one_these_tests_know() -> None:

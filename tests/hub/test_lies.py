@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import namedtuple
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from hub.conftest import FILE, REPO, Bench, content
 from hub.liar import EXPIRED, Handler, Liar, serving
 
 from rwkv_cli.errors import RwkvError
-from rwkv_cli.hub import transfer, web
+from rwkv_cli.hub import part, transfer, web
 
 Lie = Callable[[Handler, bytes], bool]
 
@@ -99,6 +102,9 @@ LIES: dict[str, tuple[Lie, int, str]] = {
     "to nowhere": (answering(302, Location="https://[oops/"), 6, "nowhere"),
     "in a circle": (answering(302, Location="?again"), 6, "on and on"),
     "to nothing": (answering(302), 5, "without saying where"),
+    "to a text": (answering(302, Location="data:," + "x" * 9000), 6, "us to data:,xxx"),
+    "to a long name": (answering(302, Location=f"http://{'a.' * 999}com/"), 6, "(http)"),
+    "long encoding": (answering(200, b"", Content_Encoding="z" * 9000), 6, "compressed (zzz"),
     "401": (answering(401), 5, "401"),
     "403": (answering(403), 5, "403"),
     "404": (answering(404), 5, "404"),
@@ -134,6 +140,7 @@ def test_every_lie_has_its_sentence_and_nothing_gets_the_name(
     assert sentence in error.message
     assert error.exit_code == code
     assert "\n" not in error.message
+    assert len(error.message) < 300
 
 
 def transfer_manner() -> object:
@@ -177,10 +184,41 @@ def test_an_endless_body_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatc
     assert "without end" in refused(bench, url).message
 
 
+def test_a_body_without_end_leaves_room_for_everything_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = chain([10 << 30, 10 << 30], repeat(100 << 20))
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(next(free)))
+    monkeypatch.setattr(transfer, "_ROOM", 100_000)
+
+    def unsized(handler: Handler, data: bytes) -> bool:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.close_connection = True
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(b"x" * 65536)
+        return True
+
+    bench.liar.lie = unsized
+    monkeypatch.setattr(part, "_SPARE", 100 << 20)
+    error = refused(bench, f"{bench.liar.cdn}/{REPO}/cdn/x/{FILE}")
+    assert (error.exit_code, "105 MB are free" in error.message) == (5, True)
+
+
+@pytest.mark.parametrize("facts", [{"Content-Range": "bytes 0-0/0"}, {}])
+def test_an_empty_file_is_no_model(bench: Bench, facts: dict[str, str]) -> None:
+    bench.liar.lie = answering(206 if facts else 200, b"", **facts)
+    error = refused(bench, f"{bench.liar.cdn}/{REPO}/cdn/x/{FILE}")
+    assert (error.exit_code, "is empty" in error.message) == (6, True)
+
+
 @pytest.mark.parametrize(
     "path",
     ["../evil.pth", "a/../../evil.pth", "..\\evil.pth", ".hidden.pth", "C:evil.pth", "nul.pth",
-     "a\x1b[31m.pth", "x" * 300 + ".pth", "\ud800.pth"],
+     "a\x1b[31m.pth", "x" * 300 + ".pth", "\ud800.pth",
+     "a\u202egpj.pth", "a\u200b.pth", "a\x85.pth", "a\u2028b.pth", "-rf.pth"],
 )  # fmt: skip
 def test_names_that_leave_the_folder_are_refused(bench: Bench, path: str) -> None:
     bench.liar.files["evil/repo"] = {path: b"x"}

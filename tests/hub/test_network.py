@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import http.server
+import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hub.conftest import FILE, REPO, Bench
 
-from rwkv_cli.errors import RefusedError, RwkvError
+from rwkv_cli.errors import RefusedError, RwkvError, StorageError
 from rwkv_cli.hub import address
+from rwkv_cli.hub.web import Web
 from rwkv_cli.places import hub_token, proxy_for
 
 SECRET = "hf_secret"
@@ -152,3 +155,29 @@ def test_a_proxy_that_does_not_work_is_named(
     monkeypatch.setenv("HTTPS_PROXY", address)
     with pytest.raises(RwkvError, match=sentence):
         bench.fetch(f"{REPO}:{FILE}")
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@[bad", "http://me:secret@127.0.0.1:99999"])
+def test_a_proxy_that_is_no_url_is_named_without_its_password(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    with pytest.raises(StorageError, match="the proxy's address is no URL") as caught:
+        Web().get("https://example.com/")
+    assert "secret" not in f"{caught.value.message}{caught.value.hint}"
+
+
+@pytest.mark.parametrize("token", ["a\nb: c", "\x1b[2J", "h\xe9"])
+def test_a_key_that_cannot_be_one_is_never_sent(token: str) -> None:
+    with pytest.raises(StorageError, match="signs that none has") as caught:
+        Web(token)
+    assert token not in caught.value.message
+
+
+def test_a_key_is_read_from_no_pipe_and_no_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        monkeypatch.setenv("HF_TOKEN_PATH", str(place))
+        assert hub_token() is None

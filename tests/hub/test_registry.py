@@ -75,7 +75,8 @@ def test_a_newer_format_is_read_as_far_as_it_goes_and_never_written(home: Path) 
     "content",
     [b"", b"\xff\xfe", b"{", b"[]", b'{"aliases": {}}', b'{"format": 1, "aliases": {"a": 3}}',
      b'{"format": 1, "added": []}', b'{"format": 1, "default": 3}', b"[" * 100_000,
-     b'{"format": "1"}', b"9" * 5000],
+     b'{"format": "1"}', b"9" * 5000, b'{"format": 1, "added": {"a": "\\u0000"}}',
+     b'{"format": 1, "aliases": {"\\ud800": "a"}}'],
 )  # fmt: skip
 def test_a_damaged_file_is_named_and_set_aside_when_something_new_is_written(
     home: Path, content: bytes

@@ -210,7 +210,7 @@ def test_old_kernels_make_room(fakes: Fakes) -> None:
 
 def test_what_a_killed_process_was_writing_goes_when_it_is_a_day_old(fakes: Fakes) -> None:
     cache.write("a", b"image")
-    old, young = (cache.path_of("a").with_name(f".b.cubin.{n}.tmp") for n in (1, 2))
+    old, young = (cache.path_of("a").with_name(f".b.cubin.{n}-0123456789ab.tmp") for n in (1, 2))
     for path, age in ((old, 90_000), (young, 60)):
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age,) * 2)
