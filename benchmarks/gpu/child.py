@@ -11,15 +11,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
+if __name__ == "__main__":  # who imports it finds the same in another place
+    sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 
-from gpu.cards import RealCards  # noqa: E402 - found through the path just set
-from gpu.models import SHAPES, random_weights  # noqa: E402
-from rwkv_cli.arch.spec import get_arch  # noqa: E402
-from rwkv_cli.engine.cuda.device import CudaDevice  # noqa: E402
-from rwkv_cli.engine.cuda.engine import CudaEngine  # noqa: E402
-from rwkv_cli.engine.cuda.selftest import judge  # noqa: E402
-from rwkv_cli.native.cuda.loading import TYPES_OF  # noqa: E402
+from gpu.cards import RealCards
+from gpu.models import SHAPES, random_weights
+from rwkv_cli.arch.spec import get_arch
+from rwkv_cli.engine.cuda.device import CudaDevice
+from rwkv_cli.engine.cuda.engine import CudaEngine
+from rwkv_cli.engine.cuda.selftest import judge
+from rwkv_cli.native.cuda.loading import TYPES_OF
 
 
 class Eager(CudaDevice):

@@ -34,8 +34,9 @@ _REACHED = {"native": 0.9, "cuda": 0.7, "torch": 0.55}
 _QUANTIZED_NATIVE = 0.83
 # Where torch widens weights on a processor before it multiplies.
 _ON_CPU = {"fp32": 0.45, "bf16": 0.18, "fp16": 0.18, "i8": 0.09, "i4": 0.03}
-# Of work in a layer that no byte explains: small operations, and calling them.
-_LAYER_SECONDS = {"native": 2e-5, "cuda": 1.5e-5, "torch": 5e-4}
+# Of work in a layer that no byte explains: small operations, and calling them (torch on a card:
+# benchmarks/records/split-gpu.md).
+_LAYER_SECONDS = {"native": 2e-5, "cuda": 1.5e-5, "torch": 2.1e-3}
 _LAYER_ON_CPU = 1.2e-3
 # Of the weights of a layer, what a token of a trained model reads: the channel-mixing's value
 # matrix is a third of a layer, and most of what enters it is zero.

@@ -50,6 +50,16 @@ def test_the_package_under_test_is_the_installed_one() -> None:
     assert not found.is_relative_to(PACKAGE), "install it first: make install"
 
 
+@pytest.mark.skipif(
+    os.environ.get("RWKV_TEST_CHECKOUT") == "1", reason="the checkout is tested on purpose"
+)
+def test_no_test_puts_the_checkout_before_the_installed_package() -> None:
+    # Processes that tests start get this path; every module of tests has been imported by now.
+    places = [Path(place).resolve() for place in sys.path if place]
+    installed = Path(rwkv_cli.__file__).resolve().parents[1]
+    assert ROOT not in places[: places.index(installed)]
+
+
 def test_the_installed_package_is_this_checkouts() -> None:
     installed = Path(rwkv_cli.__file__).parent
     for path in SOURCES:
