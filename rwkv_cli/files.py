@@ -203,6 +203,23 @@ def _new_file(path: Path, mode: int) -> BinaryIO:
     return os.fdopen(os.open(path, flags, mode), "wb")
 
 
+def make_folder(folder: Path, *, private: bool = False, hint: str | None = None) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Args:
+        folder: The folder.
+        private: For the owner alone.
+        hint: What to do when it cannot be made.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {reason(error)}", hint=hint) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, where the system can."""
     if os.name != "posix":

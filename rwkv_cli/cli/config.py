@@ -22,8 +22,8 @@ from rwkv_cli.cli.settings import (
     origins,
     overruling,
 )
-from rwkv_cli.errors import NotFoundError, RwkvError, StorageError, UsageError
-from rwkv_cli.files import reason, taking_turns, write_atomic
+from rwkv_cli.errors import NotFoundError, RwkvError, UsageError
+from rwkv_cli.files import make_folder, taking_turns, write_atomic
 from rwkv_cli.places import config_file
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import note, stdout_sink
@@ -187,10 +187,7 @@ def _change(change: Callable[[str, dict[str, Any]], tuple[str, dict[str, Any]]])
         StorageError: The disk refused; the file is as it was.
     """
     path = config_file()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {path.parent}: {reason(error)}") from error
+    make_folder(path.parent, private=True)
     with taking_turns(path):
         text = config_text(path)
         changed, expected = change(text, parsed(text, path))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rwkv_cli.checkpoints.filenames import model_name
 from rwkv_cli.engine.modelfile import DEMO
-from rwkv_cli.errors import StorageError, UsageError
-from rwkv_cli.files import reason
+from rwkv_cli.errors import UsageError
+from rwkv_cli.files import make_folder
 from rwkv_cli.places import expanded, models_folder
 
 if TYPE_CHECKING:
@@ -65,12 +65,7 @@ def target_of(
         target = expanded(output)
         return target / name if target.is_dir() and kind != "hf" else target
     folder = models_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"cannot make {folder}: {reason(error)}", hint="name a file with -o FILE"
-        ) from error
+    make_folder(folder, hint="name a file with -o FILE")
     return folder / name
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cli.errors import RefusedError, StorageError
-from rwkv_cli.files import reason
+from rwkv_cli.files import make_folder, reason
 from rwkv_cli.hub.hashing import NOTHING, Hasher, Promise
 from rwkv_cli.hub.part import Part, progress_of
 from rwkv_cli.hub.patience import GIVE_UP, insist
@@ -97,10 +97,7 @@ def work_folder(folder: Path) -> Path:
         StorageError: It cannot be made.
     """
     path = folder / _FOLDER
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {path}: {reason(error)}") from error
+    make_folder(path)
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cli.errors import MismatchError, NotFoundError, RwkvError, StorageError
-from rwkv_cli.files import read_regular, reason, taking_turns, write_atomic
+from rwkv_cli.files import make_folder, read_regular, reason, taking_turns, write_atomic
 from rwkv_cli.places import data_folder
 
 FORMAT = 1
@@ -77,10 +77,7 @@ def change_registry(change: Callable[[Registry], Registry]) -> Registry:
         StorageError: The disk refused; the file is as it was.
     """
     path = registry_file()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {path.parent}: {reason(error)}") from error
+    make_folder(path.parent, private=True)
     with taking_turns(path):
         for _ in range(_TRIES):
             changed = _written(path, change)

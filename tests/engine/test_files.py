@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rwkv_cli.errors import NotFoundError, RefusedError, RwkvError, StorageError
-from rwkv_cli.files import put_folder, read_regular, remove_leftovers, write_atomic
+from rwkv_cli.files import make_folder, put_folder, read_regular, remove_leftovers, write_atomic
 
 PARTS = [b"new ", memoryview(b"content")]
 NEW, OLD = b"new content", b"old"
@@ -231,3 +231,13 @@ def test_what_killed_processes_left_goes_after_a_day_folders_too(tmp_path: Path)
         os.utime(tmp_path / name, (now - age, now - age))
     remove_leftovers(tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_is_made_with_those_above_it_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    make_folder(tmp_path / "a" / "b", private=True)
+    make_folder(tmp_path / "a" / "b")
+    assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+    (tmp_path / "file").write_bytes(OLD)
+    with pytest.raises(StorageError, match="cannot make") as caught:
+        make_folder(tmp_path / "file" / "b", hint="elsewhere")
+    assert caught.value.hint == "elsewhere"
