@@ -30,7 +30,7 @@ UNCOUNTED = b" \t0123456789"
 _COLDEST = 1e-6  # colder than that, scores overflow, and only the likeliest token remains
 _LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the likeliest never remains
 
-_NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
+NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
 _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
@@ -143,6 +143,34 @@ class Penalties:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How one token is to be drawn from logits, which stay as they are.
+
+    Attributes:
+        sampling: The settings.
+        u: The uniform number in [0, 1) of its place.
+        penalties: What was generated so far.
+        never: (n,) tokens that are never drawn.
+    """
+
+    sampling: Sampling
+    u: float
+    penalties: Penalties
+    never: NDArray[np.intp]
+
+
+def choose(logits: Float32s, choice: Choice) -> int:
+    """Draw a token from logits (V,): its id, -1 where none can be drawn."""
+    scores = logits.copy()
+    scores[choice.never] = -np.inf
+    choice.penalties.apply(scores, choice.sampling)
+    try:
+        return draw(scores, choice.sampling, choice.u)
+    except RefusedError:
+        return -1
+
+
 def uniform(seed: int, stream: int, position: int) -> float:
     """Draw the number in [0, 1) that belongs to a place: counter-based, with no state to carry
     (Philox-4x64).
@@ -183,7 +211,7 @@ def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
         temperature_first=sampling.order == "openai",
     )
     if token is None:
-        raise RefusedError(_NOTHING)
+        raise RefusedError(NOTHING)
     return token
 
 
@@ -191,7 +219,7 @@ def draw_plainly(logits: Float32s, sampling: Sampling, u: float) -> int:
     """Choose a token in numpy: what `draw` means, in its own words, and its fallback."""
     top = logits.max()
     if not isfinite(top):
-        raise RefusedError(_NOTHING)
+        raise RefusedError(NOTHING)
     if sampling.temperature < _COLDEST:
         return int(logits.argmax())
     scores = logits - top

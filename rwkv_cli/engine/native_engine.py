@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.arch.spec import Arch, Dims, state_shapes
+from rwkv_cli.engine.onehost import choose_on_host
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.sampling import Choice
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.library import NativeError
 from rwkv_cli.native.model import Config, NativeModel, NativeTensor
@@ -101,6 +103,21 @@ class NativeEngine:
         for token, state in zip(tokens, states, strict=True):
             state.tokens.extend([token])
         return logits
+
+    def feed(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
+    ) -> None:
+        """Feed tokens to each of B states, all in one pass over the weights."""
+        ids = [token for fed in tokens for token in fed]
+        self._feed(ids, [len(fed) for fed in tokens], states)
+        for fed, state, is_wanted in zip(tokens, states, wanted, strict=True):
+            state.tokens.extend(fed)
+            if not is_wanted:
+                state.logits = None
+
+    def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
+        """Draw a token from the logits of each of B states."""
+        return choose_on_host(states, choices)
 
     def draws(self, plan: DrawPlan) -> None:
         """Leave drawing to the host."""

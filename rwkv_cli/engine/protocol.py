@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from rwkv_cli.engine.state import State
-from rwkv_cli.sampling import Sampling
+from rwkv_cli.sampling import Choice, Sampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,6 +73,22 @@ class Engine(Protocol):
         """Feed one token to each of B states, in one pass over the weights: (B, V)
         float32 logits.
         """
+
+    def feed(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
+    ) -> None:
+        """Feed one or more tokens to each of B states, no more than `chunk` in all, in as few
+        passes over the weights as the engine can.
+
+        Args:
+            tokens: Those of each state.
+            states: Advanced in place; afterwards each wanted one has its `logits`.
+            wanted: Whether what follows a state's last token matters; where it does not, its
+                logits are None afterwards.
+        """
+
+    def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
+        """Draw a token from the logits of each of B states: its id, -1 where none can be drawn."""
 
     def draws(self, plan: DrawPlan) -> Draws | None:
         """Begin to draw the tokens of a generation; None where that is left to the host."""

@@ -12,8 +12,10 @@ import torch
 
 from rwkv_cli.arch.spec import Arch, Dims
 from rwkv_cli.arch.stack import Stack
+from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.sampling import Choice
 from rwkv_cli.engine.torch_states import Residence, Span
 
 if TYPE_CHECKING:
@@ -110,6 +112,16 @@ class TorchEngine:
     def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
         """Bring tokens to where the embedding is."""
         return torch.as_tensor(np.asarray(tokens, dtype=np.int64), device=self.stack.emb.device)
+
+    def feed(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
+    ) -> None:
+        """Feed tokens to each of B states: the single ones together, the others one by one."""
+        feed_apart(self, tokens, states, wanted)
+
+    def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
+        """Draw a token from the logits of each of B states."""
+        return choose_on_host(states, choices)
 
     def draws(self, plan: DrawPlan) -> None:
         """Leave drawing to the host."""

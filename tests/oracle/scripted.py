@@ -10,6 +10,7 @@ import numpy as np
 from rwkv_cli.arch.spec import Dims, get_arch
 from rwkv_cli.engine.identity import Identity
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
 
@@ -67,6 +68,16 @@ class ScriptedEngine:
 
     def decode(self, tokens: Sequence[int], states: Sequence[State]) -> np.ndarray:
         return np.stack([self.prefill([t], s) for t, s in zip(tokens, states, strict=True)])
+
+    def feed(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
+    ) -> None:
+        """Feed tokens to each of B states: the single ones together, the others one by one."""
+        feed_apart(self, tokens, states, wanted)
+
+    def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
+        """Draw a token from the logits of each of B states."""
+        return choose_on_host(states, choices)
 
     def draws(self, plan: DrawPlan) -> None:
         return None

@@ -19,9 +19,11 @@ from rwkv_cli.engine.cuda.program import constant
 from rwkv_cli.engine.cuda.rows import Rows
 from rwkv_cli.engine.cuda.slots import Layout, Slot, on_card
 from rwkv_cli.engine.cuda.weights import TYPES, Weights
+from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 from rwkv_cli.errors import LimitError
+from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s
@@ -107,6 +109,16 @@ class CudaEngine:
         """Wait for logits, and copy them."""
         found: Float32s = self.device.download(logits)().numpy().copy()
         return found
+
+    def feed(
+        self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
+    ) -> None:
+        """Feed tokens to each of B states: the single ones together, the others one by one."""
+        feed_apart(self, tokens, states, wanted)
+
+    def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
+        """Draw a token from the logits of each of B states."""
+        return choose_on_host(states, choices)
 
     def draws(self, plan: DrawPlan) -> Draws | None:
         """Begin to draw the tokens of a generation on the card."""
