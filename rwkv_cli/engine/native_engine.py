@@ -14,11 +14,11 @@ from rwkv_cli.arch.spec import Arch, Dims, state_shapes
 from rwkv_cli.engine.onehost import choose_on_host
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
-from rwkv_cli.sampling import Choice
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.library import NativeError
 from rwkv_cli.native.model import Config, NativeModel, NativeTensor
 from rwkv_cli.native.pool import Pool
+from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s

@@ -15,8 +15,8 @@ from rwkv_cli.arch.stack import Stack
 from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
-from rwkv_cli.sampling import Choice
 from rwkv_cli.engine.torch_states import Residence, Span
+from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s

@@ -13,6 +13,7 @@ from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
+from rwkv_cli.sampling import Choice
 
 # Tokens that cut stop strings and characters at every place; id 0 is the end, 1 has no bytes.
 _CUTTING = [
