@@ -30,6 +30,8 @@ UNCOUNTED = b" \t0123456789"
 _COLDEST = 1e-6  # colder than that, scores overflow, and only the likeliest token remains
 _LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the likeliest never remains
 
+_WORD = 2**64 - 1
+
 NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -104,16 +106,17 @@ class Penalties:
     generated.
     """
 
-    __slots__ = ("_counts", "_slots")
+    __slots__ = ("_counts", "_ids", "_slots")
 
     def __init__(self, ids: Any = (), counts: Any = ()) -> None:
         self._slots = {int(token): slot for slot, token in enumerate(ids)}
+        self._ids = np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
         self._counts: Float32s = np.array(counts, dtype=np.float32)
 
     @property
     def ids(self) -> NDArray[np.uint32]:
         """Tokens counted so far, (n,) uint32, in the order they first came."""
-        return np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
+        return self._ids[: len(self._slots)].copy()
 
     @property
     def counts(self) -> Float32s:
@@ -130,6 +133,8 @@ class Penalties:
         if slot >= len(self._counts):
             room = np.zeros(max(64, len(self._counts)), dtype=np.float32)
             self._counts = np.concatenate((self._counts, room))
+            self._ids = np.concatenate((self._ids, room.astype(np.uint32)))
+        self._ids[slot] = token
         self._counts *= np.float32(decay)
         if text not in UNCOUNTED:
             self._counts[slot] += 1
@@ -138,7 +143,7 @@ class Penalties:
         """Subtract the penalties from logits (V,), in place."""
         if self._slots and (sampling.presence or sampling.frequency):
             counts = self._counts[: len(self._slots)]
-            logits[self.ids] -= np.float32(sampling.presence) + counts * np.float32(
+            logits[self._ids[: len(counts)]] -= np.float32(sampling.presence) + counts * np.float32(
                 sampling.frequency
             )
 
@@ -173,16 +178,23 @@ def choose(logits: Float32s, choice: Choice) -> int:
 
 def uniform(seed: int, stream: int, position: int) -> float:
     """Draw the number in [0, 1) that belongs to a place: counter-based, with no state to carry
-    (Philox-4x64).
+    (Philox-4x64-10, Salmon et al. 2011; the first number of `numpy.random.Philox`, whose making takes
+    longer than drawing it).
 
     Args:
         seed: Below 2^64.
         stream: Which of several answers from the same place, below 2^64.
         position: Tokens before the drawn one.
     """
-    key = np.array([seed & (2**64 - 1), stream & (2**64 - 1)], dtype=np.uint64)
-    raw = int(np.random.Philox(key=key, counter=position).random_raw())
-    return (raw >> 11) * 2.0**-53
+    key0, key1 = seed & _WORD, stream & _WORD
+    counter = position + 1  # numpy counts before it draws
+    x0, x1, x2, x3 = counter & _WORD, counter >> 64 & _WORD, 0, 0
+    for _ in range(10):
+        high0, high1 = x0 * 0xD2E7470EE14C6C93, x2 * 0xCA5A826395121157
+        x0, x2 = high1 >> 64 ^ x1 ^ key0, high0 >> 64 ^ x3 ^ key1
+        x1, x3 = high1 & _WORD, high0 & _WORD
+        key0, key1 = key0 + 0x9E3779B97F4A7C15 & _WORD, key1 + 0xBB67AE8584CAA73B & _WORD
+    return (x0 >> 11) * 2.0**-53
 
 
 def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
