@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rwkv_cli.engine.lorafile import Lora
     from rwkv_cli.engine.model import Model
     from rwkv_cli.engine.state import Attachments
-    from rwkv_cli.generation import Randomness
     from rwkv_cli.sampling import Sampling
+    from rwkv_cli.traces import Randomness
 
 DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv download gets a real one)."
 
@@ -85,7 +85,7 @@ def drawing(
     Raises:
         UsageError: A setting is out of range, or a banned token does not exist.
     """
-    from rwkv_cli.generation import Randomness, saved_sampler
+    from rwkv_cli.traces import Randomness, saved_sampler
 
     saved = saved_sampler(attachments) if attachments else None
     banned = checked_bans(bans, model)
