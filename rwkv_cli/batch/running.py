@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 from rwkv_cli.batch.ahead import Ahead
 from rwkv_cli.batch.row import Answer, Request, RowError, Sample, TokenScore
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
-from rwkv_cli.errors import LimitError, RwkvError
+from rwkv_cli.errors import LimitError, RefusedError, RwkvError
 from rwkv_cli.generation import DISPOSED, Generation
 from rwkv_cli.logprobs import Score
+from rwkv_cli.sampling import NOTHING
 from rwkv_cli.scheduler import Begin, Job, Making, Scheduler, Work
 from rwkv_cli.traces import Randomness
 
 Tick = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What prompts have in common.
+
+    Attributes:
+        tokens: With which they begin.
+        state: The saved state that they go on from; None is the beginning.
+    """
+
+    tokens: Sequence[int] = ()
+    state: str | None = None
+
+
+NO_PREFIX = Prefix()
 
 _AT_ONCE = (
     1 << 16
@@ -28,18 +46,23 @@ class Runner:
     Args:
         model: Who answers.
         slots: States that are kept at most.
-        start: Where every row goes on from; None is the beginning.
         prefix: Tokens with which most prompts begin: they are read once, and their state is copied.
+        open_state: Gives a saved state by its name or path; the last one is kept.
 
     Attributes:
         from_prefix: Rows that were spared reading them.
     """
 
     def __init__(
-        self, model: Model, *, slots: int, start: State | None = None, prefix: Sequence[int] = ()
+        self,
+        model: Model,
+        *,
+        slots: int,
+        prefix: Prefix = NO_PREFIX,
+        open_state: Callable[[str], State] | None = None,
     ) -> None:
-        self._model, self._slots, self._start = model, slots, start
-        self._prefix = list(prefix)
+        self._model, self._slots, self._prefix = model, slots, prefix
+        self._open_state = lru_cache(maxsize=1)(open_state or model.load_state)
         self._after_prefix: State | None = None
         self.from_prefix = 0
         self._scheduler: Scheduler | None = None
@@ -80,18 +103,20 @@ class Runner:
 
     def _read_prefix(self) -> None:
         """Read what the prompts share, once."""
-        if self._prefix and self._after_prefix is None:
-            state = self._model.zero_state() if self._start is None else self._start.clone()
-            self._model.advance_stream([self._prefix], state)
+        if self._prefix.tokens and self._after_prefix is None:
+            state = self._beginning(self._prefix.state)
+            self._model.advance_stream([self._prefix.tokens], state)
             self._after_prefix = state
 
     def _job(self, request: Request) -> Job:
         """Make a job of a request; called in the thread that reads ahead."""
-        start, prompt = self._beginning, partial(self._encoded, request.prompt)
+        start: Callable[[], State] = partial(self._beginning, request.state)
+        prompt = partial(self._encoded, request.prompt)
         if len(request.prompt) <= _AT_ONCE:
             ids = self._model.tokenizer.encode(request.prompt)
-            shared = len(self._prefix)
-            if shared and len(ids) > shared and ids[:shared] == self._prefix:
+            shared = len(self._prefix.tokens)
+            same = request.state == self._prefix.state and ids[:shared] == self._prefix.tokens
+            if shared and same and len(ids) > shared:
                 start, ids = self._beyond_prefix, ids[shared:]
             prompt = partial(self._checked, [ids] if ids else [])
         samples = range(request.samples)
@@ -107,8 +132,15 @@ class Runner:
                 self._model.check(piece)
                 yield piece
 
-    def _beginning(self) -> State:
-        return self._model.zero_state() if self._start is None else self._start.clone()
+    def _beginning(self, name: str | None) -> State:
+        """Make the state that a row goes on from; what was left with it stays, but for the half of
+        a character that the prompt goes on behind.
+        """
+        if name is None:
+            return self._model.zero_state()
+        state = self._open_state(name).clone()
+        state.attachments = replace(state.attachments, tail=b"")
+        return state
 
     def _beyond_prefix(self) -> State:
         assert self._after_prefix is not None
@@ -133,7 +165,7 @@ class Runner:
         assert isinstance(request, Request)
         if work.error is not None:
             return Answer(request.index, request.seed, error=_told(work.error))
-        begun = len(self._prefix) if work.job.start == self._beyond_prefix else 0
+        begun = len(self._prefix.tokens) if work.job.start == self._beyond_prefix else 0
         samples = tuple(self._sample(making, request) for making in work.answers)
         return Answer(request.index, request.seed, begun + work.prompt_tokens, samples)
 
@@ -158,4 +190,6 @@ def _told(error: RwkvError) -> RowError:
     """Say why a row has no answer."""
     if isinstance(error, LimitError):
         return RowError("memory", error.message)
-    return RowError("no_token", error.message)
+    if isinstance(error, RefusedError) and error.message == NOTHING:
+        return RowError("no_token", error.message)
+    return RowError("state", error.message)
