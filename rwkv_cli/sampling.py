@@ -16,6 +16,7 @@ import numpy as np
 
 from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.native import sample as native
+from rwkv_cli.philox import philox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,8 +30,6 @@ UNCOUNTED = b" \t0123456789"
 
 _COLDEST = 1e-6  # colder than that, scores overflow, and only the likeliest token remains
 _LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the likeliest never remains
-
-_WORD = 2**64 - 1
 
 NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
@@ -178,23 +177,15 @@ def choose(logits: Float32s, choice: Choice) -> int:
 
 def uniform(seed: int, stream: int, position: int) -> float:
     """Draw the number in [0, 1) that belongs to a place: counter-based, with no state to carry
-    (Philox-4x64-10, Salmon et al. 2011). It is the first number of `numpy.random.Philox`, which
-    takes longer to make than to ask.
+    (Philox-4x64).
 
     Args:
         seed: Below 2^64.
         stream: Which of several answers from the same place, below 2^64.
         position: Tokens before the drawn one.
     """
-    key0, key1 = seed & _WORD, stream & _WORD
-    counter = position + 1  # numpy counts before it draws
-    x0, x1, x2, x3 = counter & _WORD, counter >> 64 & _WORD, 0, 0
-    for _ in range(10):
-        high0, high1 = x0 * 0xD2E7470EE14C6C93, x2 * 0xCA5A826395121157
-        x0, x2 = high1 >> 64 ^ x1 ^ key0, high0 >> 64 ^ x3 ^ key1
-        x1, x3 = high1 & _WORD, high0 & _WORD
-        key0, key1 = key0 + 0x9E3779B97F4A7C15 & _WORD, key1 + 0xBB67AE8584CAA73B & _WORD
-    return (x0 >> 11) * 2.0**-53
+    key = (seed & (2**64 - 1), stream & (2**64 - 1))
+    return (philox(key, position) >> 11) * 2.0**-53
 
 
 def draw(logits: Float32s, sampling: Sampling, u: float) -> int:
