@@ -50,6 +50,7 @@ static void wkv7_head(const Wkv7 &p) {
         for (int c = 1; c < V; c++) part = fma(load(rows + l * N + c * kLanes), removal[c], part);
         parts[l] = part;
       }
+      // The next head's rows, which lie behind this one's, are on their way from memory meanwhile.
       for (int line = 0; line < kLanes * N; line += 16) __builtin_prefetch(rows + N * N + line, 1, 3);
       store(removed, sum_each(parts));
       RWKV_UNROLL

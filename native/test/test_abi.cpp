@@ -197,7 +197,7 @@ void forwards(const test::TinyModel &tiny, rwkv_pool *pool) {
           RWKV_INVALID);
   REFUSED(rwkv_forward(model, tokens, nullptr, 1, state.arrays.data(), logits),
           RWKV_INVALID);
-  REFUSED(rwkv_forward(model, tokens, &length, 1, nullptr, logits.data()), RWKV_INVALID);
+  REFUSED(rwkv_forward(model, tokens, &length, 1, nullptr, logits), RWKV_INVALID);
   for (int32_t sequences : {0, -1, INT32_MIN}) {
     REFUSED(rwkv_forward(model, tokens, &length, sequences, state.arrays.data(), logits),
             RWKV_INVALID);

@@ -43,17 +43,18 @@ class Runner {
     Outcome outcome;
     outcome.logits.resize(static_cast<size_t>(tiny_.config.vocab));
     const int32_t *at = tokens.data();
+    float *const logits[] = {outcome.logits.data()};
     for (int32_t length : parts) {
-      CHECK(rwkv_forward(model_, at, &length, 1, state.arrays.data(), outcome.logits.data()) ==
-            RWKV_OK);
+      CHECK(rwkv_forward(model_, at, &length, 1, state.arrays.data(), logits) == RWKV_OK);
       at += length;
     }
     outcome.state = state.memory;
     return outcome;
   }
 
-  // Feeds several sequences in one call.
-  std::vector<Outcome> feed_together(const std::vector<std::vector<int32_t>> &sequences) {
+  // Feeds several sequences in one call; the scores of those that are not wanted stay zero.
+  std::vector<Outcome> feed_together(const std::vector<std::vector<int32_t>> &sequences,
+                                     const std::vector<bool> &wanted) {
     std::deque<State> states;
     std::vector<float *> arrays;
     std::vector<int32_t> tokens, lengths;
@@ -64,14 +65,15 @@ class Runner {
       lengths.push_back(static_cast<int32_t>(sequence.size()));
     }
     const auto vocab = static_cast<size_t>(tiny_.config.vocab);
-    std::vector<float> logits(sequences.size() * vocab);
+    std::vector<Outcome> outcomes(sequences.size());
+    std::vector<float *> logits;
+    for (size_t s = 0; s < sequences.size(); s++) {
+      outcomes[s].logits.resize(vocab);
+      logits.push_back(wanted[s] ? outcomes[s].logits.data() : nullptr);
+    }
     CHECK(rwkv_forward(model_, tokens.data(), lengths.data(), static_cast<int32_t>(lengths.size()),
                        arrays.data(), logits.data()) == RWKV_OK);
-    std::vector<Outcome> outcomes;
-    for (size_t s = 0; s < sequences.size(); s++) {
-      const auto row = logits.begin() + static_cast<std::ptrdiff_t>(s * vocab);
-      outcomes.push_back({{row, row + static_cast<std::ptrdiff_t>(vocab)}, states[s].memory});
-    }
+    for (size_t s = 0; s < sequences.size(); s++) outcomes[s].state = states[s].memory;
     return outcomes;
   }
 
@@ -118,9 +120,16 @@ void laws(const TinyModel &tiny, const std::string &set, bool is_short, Outcome 
   for (uint32_t s = 0; s < (is_short ? 9 : 21); s++)
     sequences.push_back(some_tokens(s % 5 ? 1 : 1 + static_cast<int>(s) * 4, s));
   sequences.push_back(tokens);
-  const std::vector<Outcome> together = two.feed_together(sequences);
-  for (size_t s = 0; s < sequences.size(); s++)
+  std::vector<bool> all(sequences.size(), true), some(sequences.size());
+  for (size_t s = 0; s < some.size(); s++) some[s] = s % 3 != 1;
+  const std::vector<Outcome> together = two.feed_together(sequences, all);
+  const std::vector<Outcome> partly = two.feed_together(sequences, some);
+  const std::vector<float> unwanted(static_cast<size_t>(tiny.config.vocab));
+  for (size_t s = 0; s < sequences.size(); s++) {
     CHECK(together[s] == one.feed(sequences[s], {static_cast<int32_t>(sequences[s].size())}));
+    CHECK(partly[s].state == together[s].state);
+    CHECK(partly[s].logits == (some[s] ? together[s].logits : unwanted));
+  }
 
   if (reference->logits.empty()) *reference = whole;
   // Weights in eight bits meet inputs rounded to eight bits, where a last bit can tip a code.
