@@ -188,6 +188,20 @@ class Interrupts:
         self.count = 0
         self.terminated = False
 
+    def raise_if_any(self) -> None:
+        """End the process as it was asked to.
+
+        Raises:
+            Terminated: By SIGTERM or SIGHUP.
+            Interrupted: By Ctrl-C.
+        """
+        from rwkv_cli.cli.app import Interrupted, Terminated
+
+        if self.terminated:
+            raise Terminated
+        if self.count:
+            raise Interrupted
+
 
 class Interruptible(Protocol):
     """What can be asked to end."""
