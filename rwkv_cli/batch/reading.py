@@ -98,10 +98,13 @@ class RowSource:
                 else:
                     yield Row(index, found)
 
-    def numbered(self) -> Iterator[tuple[int, Row]]:
-        """Give all rows with the number of the line that each ends in, from 1."""
-        for row in self.rows():
-            yield self._splitter.line, row
+    def unread(self) -> Iterator[tuple[int, bytes]]:
+        """Give all rows as they stand, but for those that are too long, each with the number of
+        the line that it ends in, from 1.
+        """
+        for record in self._records(self._lines):
+            if isinstance(record, bytes):
+                yield self._splitter.line, record
 
     def survey(self) -> Survey | None:
         """Count the rows of a file in a pass of its own; None where there can be only one pass."""

@@ -14,7 +14,7 @@ from rwkv_cli.cli.app import Interrupted, Terminated
 from rwkv_cli.cli.checks import check_flags, token_ids
 from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load, open_budget
 from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
-from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, gather, raw_text
+from rwkv_cli.cli.prompt import Prompt, chat_text, gather, raw_text
 from rwkv_cli.cli.report import Run, as_json, report
 from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import UsageError
@@ -24,7 +24,7 @@ from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_ter
 from rwkv_cli.render.style import hint
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
-from rwkv_cli.text.templates import load_template
+from rwkv_cli.text.templates import beginning, load_template
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
