@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.cli.checks import token_ids
 from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load, open_budget
-from rwkv_cli.cli.prompt import Prompt, beginning, chat_text, raw_text
+from rwkv_cli.cli.prompt import Prompt, chat_text, raw_text
 from rwkv_cli.cli.report import Run, as_json, report, several_as_json
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.errors import UsageError
@@ -21,7 +21,7 @@ from rwkv_cli.render.style import dim, hint
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.text.fenced import first_block
-from rwkv_cli.text.templates import load_template
+from rwkv_cli.text.templates import beginning, load_template
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.model import Model
