@@ -17,8 +17,6 @@ from rwkv_cli.batch.reading import RowSource, open_rows
 from rwkv_cli.batch.row import Row
 from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
 
-FUZZ = int(os.environ.get("RWKV_TEST_ROWS", "2000"))
-
 LIMIT = 250_000  # bytes of the longest line, where a test has no other
 GOOD = {"prompt": "hello"}
 MEGABYTE = 1 << 20
@@ -166,7 +164,7 @@ def test_a_line_of_64_megabytes_is_passed_over_in_constant_memory(
     assert codes == [None, "too_long", None][kind == "csv" :]
 
 
-def test_however_the_input_comes_in_pieces_the_rows_are_the_same() -> None:
+def test_however_the_input_comes_in_pieces_the_rows_are_the_same(tries: int) -> None:
     rng = random.Random(2)
     texts = {
         None: b"\xef\xbb\xbf" + b"\n".join(line for line, _ in POISON[1:]),
@@ -175,16 +173,16 @@ def test_however_the_input_comes_in_pieces_the_rows_are_the_same() -> None:
     }
     for kind, data in texts.items():
         whole = list(source([data], kind))
-        for _ in range(FUZZ // 50):
+        for _ in range(tries // 50):
             assert list(source(cut(data, rng), kind)) == whole
         assert list(source([bytes([byte]) for byte in data[:60]], kind))
 
 
-def test_the_digest_is_that_of_the_bytes_up_to_the_last_row() -> None:
+def test_the_digest_is_that_of_the_bytes_up_to_the_last_row(tries: int) -> None:
     rng = random.Random(3)
     data = b"\xef\xbb\xbfone\n\n\r\ntwo\nthree\r\n  \nfour"
     ends = [data.index(word) + len(word) + 1 for word in (b"one", b"two", b"three\r", b"four")]
-    for _ in range(FUZZ // 50):
+    for _ in range(tries // 50):
         rows = source(cut(data, rng), "lines")
         for row in rows:
             so_far = data[: ends[row.index]]
@@ -324,10 +322,10 @@ def test_an_interrupt_ends_the_wait_for_a_pipe_and_half_a_row_is_none() -> None:
     os.close(writer)
 
 
-def test_whatever_a_line_holds_it_gives_one_row_that_can_be_written() -> None:
+def test_whatever_a_line_holds_it_gives_one_row_that_can_be_written(tries: int) -> None:
     rng = random.Random(4)
     seeds = [line for line, _ in POISON if len(line) < 400]
-    lines = [mutant(rng.choice(seeds), rng) for _ in range(FUZZ)]
+    lines = [mutant(rng.choice(seeds), rng) for _ in range(tries)]
     lines = [line for line in lines if line.strip(b" \t\r\x0b\x0c")]
     rows = list(source(cut(b"\n" + b"\n".join(lines), rng), "jsonl"))
     assert [row.index for row in rows] == list(range(len(lines)))
