@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rwkv_cli.batch.kinds import CSV, OPENAI, TSV
@@ -158,20 +158,19 @@ class Asking:
     def _chat(self, asked: str | Talk, wishes: Mapping[str, Any]) -> tuple[str, bool]:
         """Give a conversation, and whether its answer has begun."""
         form, defaults = self._defaults.form, self._defaults
-        talk = asked if isinstance(asked, Talk) else Talk(asked)
-        if not form.clean(talk.user):
+        said = asked if isinstance(asked, Talk) else Talk(asked)
+        if not said.user.strip():
             raise BadRowError("empty_prompt", "the prompt is empty")
         state = wishes.get("state")
-        talk = replace(
-            talk,
-            system=_one("system", talk.system, wishes, None if state else defaults.system),
-            prefill=_one("prefill", talk.prefill or None, wishes, "") or "",
-        )
-        state = state or defaults.state
+        system = _one("system", said.system, wishes, None if state else defaults.system)
+        prefill = form.clean(_one("prefill", said.prefill or None, wishes, None) or "")
+        state, think = state or defaults.state, wishes.get("think", defaults.think)
         try:
+            if prefill and form.turn("", think) != form.turn("", "off"):
+                raise bad_value("prefill begins the answer, where a thought would stand: think off")
             before = self._ending(state) if state else None
-            think = wishes.get("think", defaults.think)
-            return chat_text(form, talk, before, think), bool(talk.prefill)
+            talk = Talk(said.user, system, said.past, prefill)
+            return chat_text(form, talk, before, think), bool(prefill)
         except RwkvError as error:
             raise bad_value(error.message) from error
 

@@ -34,7 +34,9 @@ class Table:
 
     def __init__(self, header: bytes | TooLong, kind: str, name: str, limit: int) -> None:
         csv.field_size_limit(max(limit, csv.field_size_limit()))
-        ways = {mark: _cells(header, mark) for mark in _DELIMITERS[kind]}
+        marks = _DELIMITERS[kind]
+        there = [mark for mark in marks if isinstance(header, bytes) and mark.encode() in header]
+        ways = {mark: _cells(header, mark) for mark in there or marks[:1]}
         self.delimiter, cells = max(ways.items(), key=lambda way: len(_good(way[1])))
         if isinstance(cells, RowError):
             raise RefusedError(f"{name}: its first row, which names the columns: {cells.message}")

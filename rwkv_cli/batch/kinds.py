@@ -9,7 +9,7 @@ from rwkv_cli.batch.row import RowError
 from rwkv_cli.errors import RefusedError, UsageError
 
 JSONL, OPENAI, CSV, TSV, LINES = KINDS = ("jsonl", "openai", "csv", "tsv", "lines")
-LOOK = 1 << 16  # bytes at the beginning that may be looked at
+LOOK = 1 << 20  # bytes at the beginning that may be looked at
 
 _SUFFIXES = {
     ".jsonl": JSONL, ".ndjson": JSONL, ".json": JSONL, ".csv": CSV, ".tsv": TSV, ".tab": TSV,
@@ -78,7 +78,11 @@ def kind_of(head: bytes, suffix: str, *, ended: bool) -> str | None:
             likely = likely or (JSONL if line[:1] == b"{" else None)
         if likely != JSONL and _is_text(line):
             return likely or LINES
-    return (likely or LINES) if ended or len(head) >= LOOK else None
+    if not ended and len(head) < LOOK:
+        return None
+    if not lines and likely in (None, JSONL) and head.lstrip()[:1] == b"{":  # one long line so far
+        return OPENAI if b'"custom_id"' in head and b'"body"' in head else JSONL
+    return likely or LINES
 
 
 def is_openai(fields: Mapping[str, object]) -> bool:
