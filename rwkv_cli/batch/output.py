@@ -26,7 +26,7 @@ from rwkv_cli.batch.rowfile import RowFile
 from rwkv_cli.batch.stream import Stream
 from rwkv_cli.batch.writing import PATTERNS
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError, UsageError
-from rwkv_cli.files import reason, remove_leftovers_of, sync_folder
+from rwkv_cli.files import reason, remove_leftovers_of
 from rwkv_cli.hub.sharing import alone
 
 SEEDS = 1 << 53  # every reader of JSON keeps a whole number below that
@@ -132,7 +132,6 @@ class Output:
         for file in self._files:
             file.empty()
         self._beside.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
 
     def _refuse_strangers(self) -> None:
         """Refuse files that have rows, but no manifest."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from rwkv_cli.batch.manifest import InputFacts, Manifest, save
+from rwkv_cli.batch.manifest import InputFacts, Manifest
 from rwkv_cli.batch.output import Output
 from rwkv_cli.batch.row import Answer, Row, RowError, Sample
 from rwkv_cli.batch.writing import line_maker
@@ -58,6 +59,18 @@ def expected(rows: int, *, failed: bool | None = None, layout: str = "jsonl") ->
     return b"".join(line(index, layout) for index in chosen)
 
 
-def rewrite(path: Path, manifest: Manifest) -> None:
-    """Change a manifest behind everybody's back."""
-    save(path, manifest)
+ROWS = 40
+
+
+def mixed(rows: int = ROWS, seed: int = 1) -> list[int]:
+    """All rows, in no order."""
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def finish(path: Path, rows: int = ROWS, **how: object) -> None:
+    """Make a whole output."""
+    with Output(path, facts(rows), **how) as output:  # type: ignore[arg-type]
+        add(output, mixed(rows))
+        output.finish()
