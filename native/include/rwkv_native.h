@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of this file or of a packed layout. */
-#define RWKV_NATIVE_ABI 1
+#define RWKV_NATIVE_ABI 2
 
 enum rwkv_status {
   RWKV_OK = 0,
@@ -97,9 +97,10 @@ RWKV_API int32_t rwkv_state_arrays(const rwkv_model *model);
 
 /* Feeds lengths[s] tokens to each of `sequences` states, in place.
  * tokens: all of them, one sequence after the other. states: sequences x rwkv_state_arrays pointers.
- * logits: sequences x vocab, the scores after each sequence's last token; may be NULL. */
+ * logits: for each sequence where its `vocab` scores after its last token go, or NULL: then they are
+ * not wanted, and neither the last norm nor the head is computed for it. May itself be NULL. */
 RWKV_API int rwkv_forward(rwkv_model *model, const int32_t *tokens, const int32_t *lengths,
-                          int32_t sequences, float *const *states, float *logits);
+                          int32_t sequences, float *const *states, float *const *logits);
 
 /* Copies memory that is mapped privately from a file onto large pages, piece by piece, at the same
  * addresses; others may read it meanwhile, nobody may write. Reading large pages is up to a third

@@ -181,7 +181,9 @@ def test_sequences_of_mixed_lengths_equal_single_ones(pair: Case) -> None:
     states = [model.prefill(random_tokens(model, 5, 50 + s))[1] for s in range(len(lengths))]
     alone = [model.prefill(text, state) for text, state in zip(texts, states, strict=True)]
     arrays = [[state.arrays[name] for name in model.arch.state] for state in states]
-    logits = model.engine.model.forward([t for text in texts for t in text], lengths, arrays)
+    logits = np.empty((len(lengths), model.dims.vocab), np.float32)
+    tokens = [t for text in texts for t in text]
+    model.engine.model.forward(tokens, lengths, arrays, list(logits))
     for row, (expected, state) in enumerate(alone):
         assert logits[row].tobytes() == expected.tobytes()
         wanted = [state.arrays[name] for name in model.arch.state]
