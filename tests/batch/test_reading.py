@@ -134,7 +134,7 @@ def test_deep_nesting_is_refused_with_little_memory(
 ) -> None:
     path = write(tmp_path, "deep.jsonl", line)
     found: list[Row] = []
-    used = peak(lambda: found.extend(open_rows(path)))
+    used = peak(lambda: found.extend(open_rows(path, max_line=LIMIT)))
     assert told(found) == [meaning]
     assert used < 16 * MEGABYTE
 
@@ -147,7 +147,7 @@ def test_every_error_says_what_is_wrong_in_one_short_sentence(tmp_path: Path) ->
             row.error.message.encode()
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "lines", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_line_of_64_megabytes_is_passed_over_in_constant_memory(
     kind: str, tmp_path: Path
 ) -> None:
