@@ -37,8 +37,9 @@ def refuse_duplicates(path: Path, *, max_line: int = MAX_LINE) -> None:
         if _mark(found) in twice and isinstance(parse_object(record), dict):
             before = first.setdefault(found, line)
             if before != line:
+                name = short(found.decode())
                 raise UsageError(
-                    f"custom_id {short(found.decode())} stands in line {before:,} and in line {line:,}",
+                    f"custom_id {name} stands in line {before:,} and in line {line:,}",
                     hint="each row needs an id of its own: answers are told apart by it",
                 )
 

@@ -13,6 +13,7 @@ from rwkv_cli.batch.row import RowError
 _MAX_VALUES = 500_000  # parsed JSON can be twenty times larger than its text
 _MAX_DEPTH = 100  # far from where any reader or writer gives up
 _MAX_DIGITS = 4_000  # Python refuses to write 4,301
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SHOWN = 60  # characters of what was wrong
 
 
@@ -31,12 +32,9 @@ def parse_object(line: bytes) -> dict[str, Any] | RowError:
     try:
         _check_size(line)
         value = _DECODER.decode(text)
-        _check_depth(line, value)
     except json.JSONDecodeError as error:
         what = error.msg[:1].lower() + error.msg[1:]
         return RowError("bad_json", f"it is no JSON: {what}, at character {error.pos + 1}")
-    except RecursionError:
-        return RowError("bad_json", f"nested deeper than {_MAX_DEPTH} levels")
     except ValueError as error:
         return RowError("bad_json", str(error))
     if not isinstance(value, dict):
@@ -62,29 +60,26 @@ def short(value: object) -> str:
 
 
 def _check_size(line: bytes) -> None:
+    """Refuse what would take too much memory or stack, before it is parsed."""
     if len(line) > _MAX_VALUES and sum(map(line.count, (b"{", b"[", b","))) > _MAX_VALUES:
         raise _BadJsonError(f"more than {_MAX_VALUES:,} values")
-
-
-def _check_depth(line: bytes, value: object) -> None:
     if line.count(b"[") + line.count(b"{") <= _MAX_DEPTH:
         return
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > _MAX_DEPTH + 1:
+    bare = line.replace(rb"\\", b"").replace(
+        rb"\"", b""
+    )  # what quotation marks are left end a text
+    if bare.count(b'"') > 2 * _MAX_VALUES:
+        raise _BadJsonError(f"more than {_MAX_VALUES:,} values")
+    outside = b"".join(bare.split(b'"')[::2]).translate(None, _NO_BRACKETS)
+    depth = 0
+    for mark in outside:
+        depth += 1 if mark in b"[{" else -1
+        if depth > _MAX_DEPTH:
             raise _BadJsonError(f"nested deeper than {_MAX_DEPTH} levels")
-        level = [inner for outer in level for inner in _inside(outer)]
-
-
-def _inside(value: object) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 def _lone_surrogate(value: object) -> str | None:
-    """Give the first half of a surrogate pair in a value that is nested no deeper than allowed."""
+    """Give the first half of a surrogate pair that stands without the other."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -97,6 +97,14 @@ def the_bans(key: str, value: object) -> tuple[int, ...]:
     return tuple(int(token) for token, bias in value.items() if bias)
 
 
+def the_state(key: str, value: object) -> str:
+    """Give the name or the path of a saved state."""
+    name = a_text(key, value)
+    if not name or "\0" in name:
+        raise bad_value(f"{key} is {short(name)}, which names no state")
+    return name
+
+
 def overrides(
     fields: Mapping[str, Any], kept: Container[str], *, from_table: bool
 ) -> dict[str, Any]:
@@ -147,7 +155,8 @@ def _keys() -> dict[str, tuple[str, Check, bool]]:
     table["sampler_order"] = ("order", the_order, False)
     table["stop"] = ("stops", the_stops, False)
     table["logit_bias"] = ("bans", the_bans, False)
-    return table | {key: (key, a_text, False) for key in ("system", "prefill", "think", "state")}
+    table["state"] = ("state", the_state, False)
+    return table | {key: (key, a_text, False) for key in ("system", "prefill", "think")}
 
 
 KEYS = _keys()

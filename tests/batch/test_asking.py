@@ -248,6 +248,7 @@ def test_null_sets_nothing_and_so_do_fields_that_a_template_names(key: str) -> N
         ("max_tokens", 1.5), ("stop", ""), ("stop", ["a", ""]), ("stop", [1]), ("stop", {}),
         ("seed", -1), ("seed", 2**53), ("seed", 0.5), ("n", 0), ("n", 1001), ("logprobs", 21),
         ("logprobs", -1), ("system", 1), ("prefill", 1), ("think", 1), ("state", 1),
+        ("state", ""), ("state", "a\0"),
         ("logit_bias", []), ("logit_bias", {"5": 1}), ("logit_bias", {"a": -100}),
         ("logit_bias", {"100": -100}), ("logit_bias", {"-1": -100}), ("logit_bias", {"5": "a"}),
         ("logit_bias", {"9999999999": -100}),

@@ -47,6 +47,9 @@ POISON: list[tuple[bytes, dict[str, object] | str]] = [
     (b'{"a":' * 40_000, "bad_json"),
     (b'{"a":' + b"[" * 200 + b"]" * 200 + b"}", "bad_json"),
     (b'{"a":' + b"[" * 99 + b"]" * 99 + b"}", {"a": json.loads("[" * 99 + "]" * 99)}),
+    (b'{"a":"' + rb"\\\"[" * 200 + b'"}', {"a": '\\"[' * 200}),
+    (b'{"a":[' + b'{"b":[]},' * 200 + b"1]}", {"a": [*({"b": []},) * 200, 1]}),
+    (b'{"a":"\\\\",' + b'"x":[' * 200, "bad_json"),
     (b"[1]", "bad_json"),
     (b'"text"', "bad_json"),
     (b"null", "bad_json"),
@@ -60,6 +63,7 @@ POISON: list[tuple[bytes, dict[str, object] | str]] = [
     (b"{}", {}),
     (b'{"prompt":"hello"}', GOOD),  # with no line end
 ]
+DEEP = [pair for pair in POISON if pair[0].count(b"[") > 90 or pair[0].count(b"{") > 90]
 BLANK = [b"", b"\r", b"  ", b"\t\r"]
 
 
@@ -124,13 +128,13 @@ def test_every_poisoned_line_is_one_row_and_what_is_wrong_is_told(tmp_path: Path
     assert survey.rows == len(POISON)
 
 
-@pytest.mark.parametrize(("line", "meaning"), POISON[20:24], ids=range(4))
+@pytest.mark.parametrize(("line", "meaning"), DEEP, ids=range(len(DEEP)))
 def test_deep_nesting_is_refused_with_little_memory(
     line: bytes, meaning: dict[str, object] | str, tmp_path: Path
 ) -> None:
     path = write(tmp_path, "deep.jsonl", line)
     found: list[Row] = []
-    used = peak(lambda: found.extend(open_rows(path)))
+    used = peak(lambda: found.extend(open_rows(path, max_line=LIMIT)))
     assert told(found) == [meaning]
     assert used < 16 * MEGABYTE
 
@@ -143,7 +147,7 @@ def test_every_error_says_what_is_wrong_in_one_short_sentence(tmp_path: Path) ->
             row.error.message.encode()
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "lines", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_line_of_64_megabytes_is_passed_over_in_constant_memory(
     kind: str, tmp_path: Path
 ) -> None:
