@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rwkv_cli.batch.jsonline import parse_object
-from rwkv_cli.batch.row import RowError
 from rwkv_cli.errors import RefusedError, UsageError
 
 JSONL, OPENAI, CSV, TSV, LINES = KINDS = ("jsonl", "openai", "csv", "tsv", "lines")
@@ -61,11 +60,12 @@ def kind_of(head: bytes, suffix: str, *, ended: bool) -> str | None:
     likely = _SUFFIXES.get(suffix.lower())
     if likely in (CSV, TSV):
         return likely
-    strict = suffix.lower() in ("", ".json") or likely is None
+    strict = likely is None or suffix.lower() == ".json"
     lines = head[:LOOK].split(b"\n")
     if not ended or len(head) > LOOK:
         lines.pop()
-    for line in filter(None, map(bytes.strip, lines)):
+    lines = list(filter(None, map(bytes.strip, lines)))
+    for line in lines:
         if line[:1] in b"{[":
             found = parse_object(line)
             if isinstance(found, dict):
@@ -91,5 +91,8 @@ def is_openai(fields: Mapping[str, object]) -> bool:
 
 
 def _is_text(line: bytes) -> bool:
-    found = parse_object(line)
-    return not (isinstance(found, RowError) and found.code == "bad_utf8")
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
