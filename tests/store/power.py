@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rwkv_cli.store.disk import Disk
 
-SUBSETS = 256  # of the changes to names, after each step
+SUBSETS = int(os.environ.get("STORE_SUBSETS", "64"))  # of the changes to names, after each step
 
 
 @dataclass(frozen=True)
