@@ -106,16 +106,17 @@ class Penalties:
     generated.
     """
 
-    __slots__ = ("_counts", "_slots")
+    __slots__ = ("_counts", "_ids", "_slots")
 
     def __init__(self, ids: Any = (), counts: Any = ()) -> None:
         self._slots = {int(token): slot for slot, token in enumerate(ids)}
+        self._ids = np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
         self._counts: Float32s = np.array(counts, dtype=np.float32)
 
     @property
     def ids(self) -> NDArray[np.uint32]:
         """Tokens counted so far, (n,) uint32, in the order they first came."""
-        return np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
+        return self._ids[: len(self._slots)].copy()
 
     @property
     def counts(self) -> Float32s:
@@ -132,6 +133,8 @@ class Penalties:
         if slot >= len(self._counts):
             room = np.zeros(max(64, len(self._counts)), dtype=np.float32)
             self._counts = np.concatenate((self._counts, room))
+            self._ids = np.concatenate((self._ids, room.astype(np.uint32)))
+        self._ids[slot] = token
         self._counts *= np.float32(decay)
         if text not in UNCOUNTED:
             self._counts[slot] += 1
@@ -140,7 +143,7 @@ class Penalties:
         """Subtract the penalties from logits (V,), in place."""
         if self._slots and (sampling.presence or sampling.frequency):
             counts = self._counts[: len(self._slots)]
-            logits[self.ids] -= np.float32(sampling.presence) + counts * np.float32(
+            logits[self._ids[: len(counts)]] -= np.float32(sampling.presence) + counts * np.float32(
                 sampling.frequency
             )
 
@@ -175,7 +178,8 @@ def choose(logits: Float32s, choice: Choice) -> int:
 
 def uniform(seed: int, stream: int, position: int) -> float:
     """Draw the number in [0, 1) that belongs to a place: counter-based, with no state to carry
-    (Philox-4x64).
+    (Philox-4x64-10, Salmon et al. 2011; the first number of `numpy.random.Philox`, whose making takes
+    longer than drawing it).
 
     Args:
         seed: Below 2^64.

@@ -155,6 +155,23 @@ typedef struct {
 RWKV_API int rwkv_sample(const float *logits, int64_t vocab, const rwkv_sampling *sampling,
                          double uniform, int32_t *token);
 
+/* What a token is drawn from and how. Scores are logits (which stay as they are), -inf for those that
+ * are never drawn, less presence + count * frequency for each that is penalized. */
+typedef struct {
+  const float *logits;
+  const int64_t *never;      /* ids */
+  const uint32_t *penalized; /* ids, each once */
+  const float *counts;       /* how often each of those was generated */
+  int64_t never_count, penalized_count;
+  rwkv_sampling sampling;
+  double uniform;
+  float presence, frequency;
+} rwkv_choice;
+
+/* Draws `count` tokens with all threads of a pool, each as rwkv_sample draws it. */
+RWKV_API int rwkv_choose(rwkv_pool *pool, const rwkv_choice *choices, int32_t count, int64_t vocab,
+                         int32_t *tokens);
+
 #ifdef __cplusplus
 }
 #endif

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.arch.spec import Arch, Dims, state_shapes
-from rwkv_cli.engine.onehost import choose_on_host
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.native.choose import Penalty, Row, choose
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.library import NativeError
 from rwkv_cli.native.model import Config, NativeModel, NativeTensor
 from rwkv_cli.native.pool import Pool
 from rwkv_cli.native.rows import Rows
+from rwkv_cli.native.sample import Settings
 from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ class NativeEngine:
             state.logits = row
 
     def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
-        """Draw a token from the logits of each of B states."""
-        return choose_on_host(states, choices)
+        """Draw a token from the logits of each of B states, with all threads."""
+        rows = [_row(state, choice) for state, choice in zip(states, choices, strict=True)]
+        return choose(self.pool, rows) if rows else []
 
     def draws(self, plan: DrawPlan) -> None:
         """Leave drawing to the host."""
@@ -148,6 +150,25 @@ class NativeEngine:
         self._calls += 1
         if self._calls == _SETTLED:
             self.moving = move_in_background(self._mapped)
+
+
+def _row(state: State, choice: Choice) -> Row:
+    """Say for the library what is drawn from and how."""
+    sampling, penalties = choice.sampling, choice.penalties
+    assert state.logits is not None
+    return Row(
+        np.ascontiguousarray(state.logits),
+        choice.never.astype(np.int64, copy=False),
+        Penalty(penalties.ids, penalties.counts, sampling.presence, sampling.frequency),
+        Settings(
+            sampling.top_p,
+            sampling.top_k,
+            sampling.temperature,
+            sampling.min_p,
+            sampling.order == "openai",
+        ),
+        choice.u,
+    )
 
 
 def _picked(tensor: NativeTensor) -> bool:

@@ -106,8 +106,8 @@ def test_token_outside_the_vocabulary_is_refused_and_changes_nothing(
 @pytest.mark.parametrize("lengths", [[], [0], [-1], [1], [3], [1, 1], [3, -1]], ids=str)
 def test_lengths_that_do_not_fit_are_refused(native: Model, lengths: list[int]) -> None:
     states = [_arrays(native, native.zero_state()) for _ in lengths]
+    tokens = [1, 2] if lengths else []
     with pytest.raises(NativeError):
-        tokens = [1, 2][: 0 if not lengths else 2]
         native.engine.model.forward(tokens, lengths, states[:1], [None] * len(lengths))
     with pytest.raises(NativeError):
         native.engine.model.forward([1, 2], [2], [states[0][:2] if states else []], [None])
