@@ -110,7 +110,7 @@ class Penalties:
 
     def __init__(self, ids: Any = (), counts: Any = ()) -> None:
         self._slots = {int(token): slot for slot, token in enumerate(ids)}
-        self._ids = np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
+        self._ids = np.fromiter(self._slots, np.uint32, len(self._slots))
         self._counts: Float32s = np.array(counts, dtype=np.float32)
 
     @property
@@ -131,9 +131,9 @@ class Penalties:
         """Fade all counts, then count a token."""
         slot = self._slots.setdefault(token, len(self._slots))
         if slot >= len(self._counts):
-            room = np.zeros(max(64, len(self._counts)), dtype=np.float32)
-            self._counts = np.concatenate((self._counts, room))
-            self._ids = np.concatenate((self._ids, room.astype(np.uint32)))
+            room = max(64, len(self._counts))
+            self._counts = np.concatenate((self._counts, np.zeros(room, np.float32)))
+            self._ids = np.concatenate((self._ids, np.zeros(room, np.uint32)))
         self._ids[slot] = token
         self._counts *= np.float32(decay)
         if text not in UNCOUNTED:

@@ -163,6 +163,11 @@ class State:
     def logits(self, scores: Float32s | DeviceLogits | None) -> None:
         self._logits = scores
 
+    @property
+    def kept_logits(self) -> Float32s | DeviceLogits | None:
+        """The scores of the next token wherever they are."""
+        return self._logits
+
     def move_to(self, device: DeviceArrays) -> None:
         """Hand the arrays over to an engine's device; the host copy is dropped."""
         self._host, self.device = None, device

@@ -17,9 +17,11 @@ from oracle.cuda_rows import (
     gaussian,
     launch,
     numbers,
+    owner,
     poisoned,
     poisoned_plane,
     sigmoid,
+    starts,
     states,
     wide,
 )
@@ -66,8 +68,9 @@ class Mixing:
             "x_out": self.x_out, "weight": self.weight, "bias": self.bias,
             "shift": states(self.before, self.after, OFFSET),
             "mix": self.mix, "more": self.more, "plane": self.out,
-            "rows": rows, "tokens": self.tokens, "width": self.width, "planes": self.planes,
-            "plane_type": PLANES[self.dtype], "commit": 1,
+            "starts": starts(self.sequences, self.tokens),
+            "owner": owner(self.sequences, self.tokens), "rows": rows, "width": self.width,
+            "planes": self.planes, "plane_type": PLANES[self.dtype], "commit": 1,
         }  # fmt: skip
         shared = 2 * 4 * self.width + 2 * THREADS // 32 * 4
         fields.update(changes)
@@ -201,7 +204,7 @@ def test_the_last_row_of_each_sequence_is_gathered() -> None:
     case = Mixing(3, 7, 320)
     for grid in (1, 3):
         out = poisoned(3, 320)
-        sizes = {"sequences": 3, "tokens": 7, "width": 320}
+        sizes = {"sequences": 3, "starts": starts(3, 7), "width": 320}
         launch(
             "rows_last",
             "RowsLastArguments",

@@ -225,14 +225,14 @@ def test_a_banned_token_is_never_drawn_whatever_its_logit() -> None:
     rows[:, 64] = np.inf
     bans = [[0, 64, 332], [0, 64, *range(100, 333)], [0, 32, 64], range(333)]
     samplings = [Sampling(1.0, top_p) for top_p in (1.0, 0.7, 0.9, 1.0)]
-    batch = Batch(rows, samplings, banned=np.stack([bits(list(ban), vocab) for ban in bans]))
+    batch = Batch(rows, samplings, banned=[bits(list(ban), vocab) for ban in bans])
     drawn = batch.draw()
     assert drawn[3] == -1
     for place, ban in enumerate(bans[:3]):
         logits = rows[place].copy()
         logits[list(ban)] = -np.inf
         assert drawn[place] == draw_plainly(logits, samplings[place], uniform(0, 3, place))
-    shared = Batch(rows[:2], samplings[:2], banned=bits(bans[0], vocab))
+    shared = Batch(rows[:2], samplings[:2], banned=[bits(bans[0], vocab)] * 2)
     assert shared.draw()[0] == drawn[0]
 
 

@@ -19,6 +19,7 @@ from oracle.cuda_rows import (
     poisoned,
     poisoned_plane,
     sigmoid,
+    starts,
     states,
 )
 
@@ -73,7 +74,7 @@ class MatrixScan:
         y = poisoned(sequences * tokens, heads * size)
         fields = {
             **self.operands, "y": y, "state": states(self.before, self.after, OFFSET),
-            "tokens": tokens, "width": heads * size, **changes,
+            "starts": starts(sequences, tokens), "width": heads * size, **changes,
         }  # fmt: skip
         if self.version == "5":
             fields["product"] = None
@@ -198,7 +199,8 @@ class Average:
         fields = {
             **self.operands, "plane": plane, "state": states(self.before, self.after, self.width),
             "denominator": DENOMINATOR * self.width, "exponent": EXPONENT * self.width,
-            "tokens": self.tokens, "width": self.width, "plane_type": PLANES[dtype], **changes,
+            "starts": starts(self.sequences, self.tokens), "width": self.width,
+            "plane_type": PLANES[dtype], **changes,
         }  # fmt: skip
         launch("scan4", "Scan4Arguments", (-(-self.width // 64), self.sequences, 1), 64, **fields)
         return plane

@@ -74,6 +74,9 @@ class Device(Protocol):
     def blocks(self, kernel: str, threads: int, shared: int) -> int:
         """Count the blocks of a kernel that a processor runs at the same time."""
 
+    def free_bytes(self) -> int | None:
+        """Count the bytes of memory that can be had; None where nothing tells."""
+
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the one that torch's functions mean."""
 
@@ -141,6 +144,12 @@ class CudaDevice:
             return target
 
         return wait
+
+    def free_bytes(self) -> int:
+        """Ask the driver, and count what torch holds and does not use."""
+        free, _ = torch.cuda.mem_get_info(self.place)
+        held = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
+        return int(free + held)
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the current one."""
