@@ -18,7 +18,7 @@ class RowError:
 
     Attributes:
         code: Short and stable, for programs: "bad_json", "bad_utf8", "too_long", "missing_field",
-            "bad_value", "empty_prompt", "memory", "no_token".
+            "bad_value", "empty_prompt", "memory", "no_token", "worker_lost".
         message: One sentence.
     """
 
