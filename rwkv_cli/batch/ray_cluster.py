@@ -5,6 +5,8 @@ it has for engines.
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,11 +21,11 @@ from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 _EXTRA = "pip install 'rwkv-cli[ray]'"
 _START = "RAY_AUTH_MODE=token ray start --head --include-dashboard=false"
 
-# Asks for something without a token, in a process of its own since Ray settles for one mode in
-# each: a cluster that answers would answer anyone.
-_STRANGER = """
+# Asks for something with a token or without one, in a process of its own since Ray settles for one
+# mode in each. A cluster that answers a stranger would answer anyone.
+_ASK = """
 import os, sys
-os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_AUTH_MODE"] = sys.argv[2]
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError
 try:
@@ -33,7 +35,8 @@ except AuthenticationError:
 else:
     print("answered")
 """
-_STRANGER_SECONDS = 60.0
+_ASK_SECONDS = 60.0
+_REACH_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,10 @@ def join(address: str) -> ModuleType:
     where = _found(address)
     _require_lock(where)
     _hush()
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own, which prints and exits
     except Exception as error:
         what = f"the Ray cluster at {where} cannot be joined: {_first_line(error)}"
         raise StorageError(what, hint=f"ray status --address {where}") from error
@@ -149,31 +154,50 @@ def _found(address: str) -> str:
 
 
 def _require_lock(address: str) -> None:
-    """Refuse a cluster that answers who has no token.
+    """Refuse a cluster that answers who has no token, or that does not answer us.
 
     Raises:
-        UsageError: It does.
-        NotFoundError: Nothing answers there.
+        UsageError: It does, or it does not.
+        NotFoundError: Nothing is there.
     """
+    host, _, port = address.rpartition(":")
     try:
-        asked = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", _STRANGER, address],
-            capture_output=True,
-            text=True,
-            timeout=_STRANGER_SECONDS,
-            check=False,
-        )
-        heard = asked.stdout.strip()
-    except subprocess.TimeoutExpired:
-        heard = ""
-    if heard == "answered":
+        socket.create_connection((host, int(port)), _REACH_SECONDS).close()
+    except OSError as error:
+        raise NotFoundError(f"no Ray cluster answers at {address}", hint=_START) from error
+    stranger, friend = _asking(address, "disabled"), _asking(address, "token")
+    if _heard(stranger) == "answered":
+        _heard(friend)
         raise UsageError(
             f"the Ray cluster at {address} asks nobody for a token: anybody in its network can "
             "run programs on its machines",
             hint=f"stop it, and start it with: {_START}",
         )
-    if heard != "refused":
+    heard = _heard(friend)
+    if heard == "refused":
+        raise UsageError(
+            f"the Ray cluster at {address} does not know the token of this machine",
+            hint="copy ~/.ray/auth_token from its first machine",
+        )
+    if heard != "answered":
         raise NotFoundError(f"no Ray cluster answers at {address}", hint=_START)
+
+
+def _asking(address: str, mode: str) -> subprocess.Popen[str]:
+    """Begin to ask a cluster for something."""
+    command = [sys.executable, "-c", _ASK, address, mode]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True)  # noqa: S603
+
+
+def _heard(asking: subprocess.Popen[str]) -> str:
+    """Give what a cluster said: "answered", "refused", or nothing."""
+    try:
+        return asking.communicate(timeout=_ASK_SECONDS)[0].strip()
+    except subprocess.TimeoutExpired:
+        asking.kill()
+        asking.communicate()
+        return ""
 
 
 def _hush() -> None:

@@ -16,7 +16,15 @@ from typing import Any
 
 from rwkv_cli.batch.ray_cluster import Place, cards_wanted, places
 from rwkv_cli.batch.ray_worker import Job, Worker
-from rwkv_cli.errors import MismatchError, RwkvError, StorageError, UsageError
+from rwkv_cli.errors import (
+    LimitError,
+    MismatchError,
+    NotFoundError,
+    RefusedError,
+    RwkvError,
+    StorageError,
+    UsageError,
+)
 from rwkv_cli.version import __version__
 
 _LOOK = 5.0  # seconds between two looks at the machines of the cluster
@@ -288,6 +296,11 @@ class Crew:
         self.say(f"{trouble.message}; it is left out")
 
 
+_KINDS: dict[int, type[RwkvError]] = {
+    kind.exit_code: kind
+    for kind in (UsageError, NotFoundError, MismatchError, StorageError, RefusedError, LimitError)
+}
+
 _PARTS = {
     "arch": "a model of the sizes",
     "weights": "the weights",
@@ -303,7 +316,7 @@ def _trouble(told: Mapping[str, Any], place: Place) -> RwkvError | None:
         return MismatchError(what, hint=f"pip install rwkv-cli=={__version__} there")
     if "error" in told:
         what = f"the worker on {place.name} cannot load the model: {told['error']}"
-        return StorageError(what, hint=told["hint"])
+        return _KINDS.get(told["exit_code"], StorageError)(what, hint=told["hint"])
     return None
 
 

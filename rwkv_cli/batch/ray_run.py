@@ -89,12 +89,6 @@ class RayRunner:
         expected: Parts of the model's identity ("arch", "weights", "tokenizer", "numerics") that
             workers must have, or be left out; what is not named is settled by most of them.
         say: Told what a user should know, in sentences of which parts may come from other machines.
-
-    Raises:
-        UsageError: Ray is not installed, the cluster does without tokens, or it has nothing to
-            offer that the job needs.
-        NotFoundError: There is no such cluster.
-        RwkvError: No worker can load the model.
     """
 
     def __init__(
@@ -105,13 +99,27 @@ class RayRunner:
         expected: Mapping[str, str] | None = None,
         say: Callable[[str], None],
     ) -> None:
+        self._job, self._address, self._say = job, address, say
+        self._expected = dict(expected or {})
         self._stopped = False
-        self._crew = Crew(join(address), job, dict(expected or {}), say)
-        try:
-            self._crew.start(lambda: self._stopped)
-        except BaseException:
-            self.close()
-            raise
+        self._joined: Crew | None = None
+
+    def start(self) -> None:
+        """Join the cluster and load the model on its machines; `interrupt` ends the wait.
+
+        Raises:
+            UsageError: Ray is not installed, the cluster does without tokens, or it has nothing to
+                offer that the job needs.
+            NotFoundError: There is no such cluster.
+            RwkvError: No worker can load the model.
+        """
+        self._joined = Crew(join(self._address), self._job, self._expected, self._say)
+        self._joined.start(lambda: self._stopped)
+
+    @property
+    def _crew(self) -> Crew:
+        assert self._joined is not None, "start comes first"
+        return self._joined
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -164,8 +172,9 @@ class RayRunner:
 
     def close(self) -> None:
         """End the workers and leave the cluster, which goes on."""
-        self._crew.dismiss()
-        self._crew.ray.shutdown()
+        if self._joined:
+            self._joined.dismiss()
+            self._joined.ray.shutdown()
 
     def _hand_out(self, rows: _Rows) -> None:
         """Send rows to whoever has room, least busy first."""

@@ -80,7 +80,7 @@ class Worker:
 
         Returns:
             JSON: "version", and "identity", "name", "notice" and "slots" of what was loaded, or
-            "error" and "hint" that say why it cannot be.
+            "error", "hint" and "exit_code" that say why it cannot be.
         """
         told: dict[str, Any] = {"version": __version__}
         try:
@@ -88,7 +88,7 @@ class Worker:
             model = _loaded(wanted, processors)
             runner = _runner(model, wanted)
         except RwkvError as error:
-            told |= {"error": error.message, "hint": error.hint}
+            told |= {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         else:
             told |= {"identity": asdict(model.identity), "name": model.name}
             told |= {"notice": model.notice, "slots": runner.slots}
