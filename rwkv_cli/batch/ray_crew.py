@@ -41,7 +41,6 @@ class Member:
         place: Where it runs.
         actor: Ray's handle of it.
         identity: What it has loaded; None until then.
-        slots: Rows in flight in its engine.
         rows: How many rows it was sent and has not answered.
         alone: Whether it runs a row that nothing may run beside.
     """
@@ -49,7 +48,6 @@ class Member:
     place: Place
     actor: Any
     identity: Mapping[str, str] | None = None
-    slots: int = 0
     rows: int = 0
     alone: bool = False
 
@@ -197,7 +195,7 @@ class Crew:
         if trouble:
             self._close(member, trouble)
             return
-        member.identity, member.slots = told["identity"], told["slots"]
+        member.identity = told["identity"]
         self.notice = self.notice or told["notice"]
 
     def answered(self, member: Member) -> None:

@@ -13,16 +13,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from rwkv_cli.batch.ahead import Ahead
 from rwkv_cli.batch.ray_cluster import join
 from rwkv_cli.batch.ray_crew import Crew, Landed, Member
 from rwkv_cli.batch.ray_worker import Job
 from rwkv_cli.batch.row import Answer, Request, RowError
 from rwkv_cli.batch.wire import packed_request, unpacked_answer
 
+Tick = Callable[[int, int], None]
+
 _REDONE = 3  # times that a row is sent again after the worker that had it died
 _AHEAD = 2  # rows sent to a worker, as a multiple of its slots, so that none waits for a row
 _BYTES = 256 << 20  # of requests in flight
-_TICK = 0.5  # seconds, after which an interruption is noticed
+_TICK = 0.1  # seconds, after which new rows and an interruption are noticed
 
 
 @dataclass(eq=False, slots=True)
@@ -53,31 +56,39 @@ class _Rows:
             have been what killed their workers.
         out: How many are with workers.
         size: Bytes of their requests.
+        read: Tokens of the prompts that were answered.
+        generated: Tokens of their answers.
     """
 
-    source: Iterator[Request]
+    source: Ahead[_Flight]
     again: deque[_Flight] = field(default_factory=deque)
     alone: deque[_Flight] = field(default_factory=deque)
     out: int = 0
     size: int = 0
-    ended: bool = False
+    read: int = 0
+    generated: int = 0
 
     def take(self) -> _Flight | None:
-        """Give the next row to send; None when there is none, or when enough are out."""
+        """Give the next row to send; None when there is none now, or when enough are out."""
         if self.again:
             return self.again.popleft()
-        if self.ended or (self.out and self.size > _BYTES):
+        if self.out and self.size > _BYTES:
             return None
-        request = next(self.source, None)
-        if request is None:
-            self.ended = True
-            return None
-        return _Flight(request.index, request.seed, packed_request(request))
+        return self.source.take(wait=not self.out)
 
     @property
     def done(self) -> bool:
         """Whether all have been answered."""
-        return self.ended and not (self.out or self.again or self.alone)
+        return self.source.ended and not (self.out or self.again or self.alone)
+
+    def count(self, answer: Answer) -> None:
+        """Count the tokens of an answer."""
+        self.read += answer.prompt_tokens
+        self.generated += sum(sample.tokens for sample in answer.samples)
+
+
+def _flight(request: Request) -> _Flight:
+    return _Flight(request.index, request.seed, packed_request(request))
 
 
 class RayRunner:
@@ -141,30 +152,46 @@ class RayRunner:
     @property
     def slots(self) -> int:
         """How many rows they run at once."""
-        return sum(member.slots for member in self._crew.ready())
+        return self._job.slots * self.workers
 
-    def run(self, requests: Iterable[Request]) -> Iterator[Answer]:
+    def run(self, items: Iterable[Request | Answer], tick: Tick | None = None) -> Iterator[Answer]:
         """Answer requests, each exactly once, in the order in which they are ready.
 
-        Only as many are taken from the iterable as the workers have room for. After `interrupt`
-        the iterator ends; what was in flight is not answered.
+        After `interrupt` the iterator ends; what was in flight is not answered.
+
+        Args:
+            items: Read in another thread, no further ahead than the workers have room. An answer
+                among them passes by.
+            tick: Called now and then with the tokens read and generated for what was answered.
 
         Raises:
-            RwkvError: All workers are lost for good.
+            RwkvError: All workers are lost for good, or the input cannot be read.
         """
-        rows = _Rows(iter(requests))
-        while not self._stopped:
-            self._crew.look()
-            self._hand_out(rows)
-            if rows.done:
-                return
-            for landed in self._crew.landed(_TICK):
-                if landed.errand is None:
-                    self._crew.loaded(landed)
-                    continue
-                answer = self._taken_in(landed, rows)
-                if answer and not self._stopped:
-                    yield answer
+        rows = _Rows(Ahead(items, _flight, count=self.slots))
+        try:
+            while not (self._stopped or rows.done):
+                self._crew.look()
+                self._hand_out(rows)
+                yield from rows.source.passed()
+                yield from self._answers(rows)
+                if tick:
+                    tick(rows.read, rows.generated)
+            yield from rows.source.passed()
+            if rows.source.failure is not None and not self._stopped:
+                raise rows.source.failure
+        finally:
+            rows.source.close()
+
+    def _answers(self, rows: _Rows) -> Iterator[Answer]:
+        """Take in the calls that have ended, waiting a little for the first when there are any."""
+        for landed in self._crew.landed(_TICK if rows.out or not self.workers else 0.0):
+            if landed.errand is None:
+                self._crew.loaded(landed)
+                continue
+            answer = self._taken_in(landed, rows)
+            if answer and not self._stopped:
+                rows.count(answer)
+                yield answer
 
     def interrupt(self) -> None:
         """End the run soon; safe to call from a signal handler."""
@@ -187,11 +214,11 @@ class RayRunner:
                 quiet.alone = True
                 self._send(quiet, rows.alone.popleft(), rows)
         while not self._stopped:
-            free = [one for one in ready if one.rows < _AHEAD * one.slots]
+            free = [one for one in ready if one.rows < _AHEAD * self._job.slots]
             flight = rows.take() if free else None
             if flight is None:
                 return
-            self._send(min(free, key=lambda one: one.rows / one.slots), flight, rows)
+            self._send(min(free, key=lambda one: one.rows), flight, rows)
 
     def _send(self, member: Member, flight: _Flight, rows: _Rows) -> None:
         rows.out += 1

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cli.batch.row import Request
@@ -41,8 +41,9 @@ class Job:
         ram: The same of memory.
         tokenizer: Name or file; None takes the model's own.
         loras: Files to merge, as `--lora` names them.
-        slots: Rows in flight in an engine; None lets each choose by its memory.
-        prefix: Tokens that all prompts begin with.
+        slots: Rows in flight in an engine.
+        prefix: Tokens that most prompts begin with.
+        prefix_state: The saved state that those go on from.
     """
 
     path: str
@@ -56,8 +57,9 @@ class Job:
     ram: int | None = None
     tokenizer: str | None = None
     loras: tuple[str, ...] = ()
-    slots: int | None = None
+    slots: int = 32
     prefix: Sequence[int] = ()
+    prefix_state: str | None = None
 
 
 class Worker:
@@ -79,7 +81,7 @@ class Worker:
             processors: How many of them Ray has granted.
 
         Returns:
-            JSON: "version", and "identity", "name", "notice" and "slots" of what was loaded, or
+            JSON: "version", and "identity" and "notice" of what was loaded, or
             "error", "hint" and "exit_code" that say why it cannot be.
         """
         told: dict[str, Any] = {"version": __version__}
@@ -90,8 +92,7 @@ class Worker:
         except RwkvError as error:
             told |= {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         else:
-            told |= {"identity": asdict(model.identity), "name": model.name}
-            told |= {"notice": model.notice, "slots": runner.slots}
+            told |= {"identity": asdict(model.identity), "notice": model.notice}
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._serve, args=(runner, loop), daemon=True).start()
         return json.dumps(told).encode()
@@ -114,34 +115,20 @@ class Worker:
         and whoever sent them makes another worker.
         """
         try:
-            while True:
-                for answer in runner.run(self._asked()):
-                    future = self._running.pop(answer.index)
-                    loop.call_soon_threadsafe(future.set_result, packed_answer(answer))
+            for answer in runner.run(self._asked()):
+                future = self._running.pop(answer.index)
+                loop.call_soon_threadsafe(future.set_result, packed_answer(answer))
         except Exception as error:
             reason = RuntimeError(f"{type(error).__name__}: {error}")
-            for future in [*self._running.values(), *(one for _, one in self._left())]:
+            for future in list(self._running.values()):
                 loop.call_soon_threadsafe(future.set_exception, reason)
 
     def _asked(self) -> Iterator[Request]:
-        """Wait for a request; then give those that have come. It ends when there are none at the
-        moment, since the runner would wait here with rows in flight.
-        """
-        yield self._begun(self._waiting.get())
-        for asked in self._left():
-            yield self._begun(asked)
-
-    def _begun(self, asked: _Waiting) -> Request:
-        request, future = asked
-        self._running[request.index] = future
-        return request
-
-    def _left(self) -> Iterator[_Waiting]:
+        """Give requests as they come; the runner reads them in a thread that may wait."""
         while True:
-            try:
-                yield self._waiting.get_nowait()
-            except Empty:
-                return
+            request, future = self._waiting.get()
+            self._running[request.index] = future
+            yield request
 
 
 def _loaded(job: Job, processors: int) -> Model:
@@ -159,6 +146,6 @@ def _loaded(job: Job, processors: int) -> Model:
 
 
 def _runner(model: Model, job: Job) -> Runner:
-    from rwkv_cli.batch.running import Runner
+    from rwkv_cli.batch.running import Prefix, Runner
 
-    return Runner(model, slots=job.slots, prefix=tuple(job.prefix))
+    return Runner(model, slots=job.slots, prefix=Prefix(list(job.prefix), job.prefix_state))
