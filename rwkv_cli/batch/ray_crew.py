@@ -123,16 +123,14 @@ class Crew:
             what = "GPU" if self._cards else "processor"
             hint = "--device cpu" if self._cards else "ray start --num-cpus N"
             raise UsageError(f"no machine of the Ray cluster has a {what} to offer", hint=hint)
-        settle = slow = time.monotonic() + _SETTLE
-        while not stopped() and not self._all_loaded():
+        settle, slow = float("inf"), time.monotonic() + _SETTLE
+        while not stopped() and not self._all_loaded() and time.monotonic() < settle:
             self.look()
             for landed in self.landed(0.5):
                 self.loaded(landed)
+            if self._loaded():
                 settle = min(settle, time.monotonic() + _SETTLE)
-            now = time.monotonic()
-            if self._loaded() and now > settle:
-                break
-            if not self._loaded() and now > slow:
+            elif time.monotonic() > slow:
                 self.say("waiting for Ray to grant processors or cards, and for models to load")
                 slow = float("inf")
         self._agree()
@@ -215,9 +213,10 @@ class Crew:
         record.deaths += 1
         record.next_try = time.monotonic() + record.deaths - 1
         self._next_look = 0.0
-        reason = " ".join(str(error).split())[:200]
-        rows = f"; {member.rows} rows are redone" if member.rows else ""
-        self.say(f"the worker on {member.place.name} was lost{rows}")
+        reason = _reason(error)
+        redone = f"{member.rows} rows are" if member.rows > 1 else "1 row is"
+        rows = f"; {redone} redone" if member.rows else ""
+        self.say(f"the worker on {member.place.name} was lost ({reason}){rows}")
         if record.deaths >= _PATIENCE:
             what = f"no worker stays alive on {member.place.name}: {reason}"
             record.closed = StorageError(what, hint=f"ray logs --node-id {member.place.node}")
@@ -231,8 +230,7 @@ class Crew:
 
     def _made(self, place: Place) -> Member:
         """Make a worker and have it load the model."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
+        there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         actor = (
             self.ray.remote(Worker)
             .options(
@@ -240,7 +238,7 @@ class Crew:
                 num_gpus=place.cards,
                 max_restarts=0,
                 max_concurrency=_MANY_CALLS,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+                scheduling_strategy=there(place.node, soft=False),
             )
             .remote()
         )
@@ -316,6 +314,12 @@ def _trouble(told: Mapping[str, Any], place: Place) -> RwkvError | None:
         what = f"the worker on {place.name} cannot load the model: {told['error']}"
         return _KINDS.get(told["exit_code"], StorageError)(what, hint=told["hint"])
     return None
+
+
+def _reason(error: BaseException) -> str:
+    """Give the sentence that matters of what Ray says: the first one of its last line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip().partition(". ")[0][:200]
 
 
 def _key(member: Member) -> tuple[str, int]:
