@@ -30,7 +30,8 @@ class Job:
     """What every worker loads, as plain values that are JSON.
 
     Attributes:
-        path: The weights file, as the worker's machine names it.
+        path: The weights file, at the same place on all machines; None is the built-in demo, which
+            each has where it is installed.
         strategy: A strategy string; None leaves it to the short forms.
         device: "cpu" or "cuda"; None is a card where the worker has one.
         dtype: The precision; None keeps the file's.
@@ -40,13 +41,13 @@ class Job:
         vram: Bytes of a card that may be used; None is all that is free.
         ram: The same of memory.
         tokenizer: Name or file; None takes the model's own.
-        loras: Files to merge, as `--lora` names them.
+        loras: Files to merge, at the same places on all machines, each with its alpha or None.
         slots: Rows in flight in an engine.
         prefix: Tokens that most prompts begin with.
         prefix_state: The saved state that those go on from.
     """
 
-    path: str
+    path: str | None
     strategy: str | None = None
     device: str | None = None
     dtype: str | None = None
@@ -56,7 +57,7 @@ class Job:
     vram: int | None = None
     ram: int | None = None
     tokenizer: str | None = None
-    loras: tuple[str, ...] = ()
+    loras: Sequence[tuple[str, float | None]] = ()
     slots: int = 32
     prefix: Sequence[int] = ()
     prefix_state: str | None = None
@@ -134,14 +135,15 @@ class Worker:
 def _loaded(job: Job, processors: int) -> Model:
     """Load what a job names."""
     from rwkv_cli.engine.load import load_model, usual_threads
-    from rwkv_cli.engine.lorafile import lora_named
+    from rwkv_cli.engine.lorafile import Lora
+    from rwkv_cli.engine.modelfile import DEMO
     from rwkv_cli.engine.strategy import Budgets, choose_strategy
 
-    path = Path(job.path)
+    path = Path(job.path) if job.path else DEMO
     threads = job.threads or max(1, min(processors, usual_threads(path)))
     placed = choose_strategy(job.strategy, job.device, job.dtype, job.engine, threads, job.kernels)
     strategy = replace(placed, budgets=Budgets(job.vram, job.ram))
-    loras = [lora_named(text) for text in job.loras]
+    loras = [Lora(Path(file), alpha) for file, alpha in job.loras]
     return load_model(path, strategy, tokenizer=job.tokenizer, loras=loras)
 
 

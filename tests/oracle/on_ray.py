@@ -16,7 +16,6 @@ from rwkv_cli.batch.ray_run import RayRunner
 from rwkv_cli.batch.ray_worker import Job
 from rwkv_cli.batch.row import Request
 from rwkv_cli.batch.wire import packed_answer
-from rwkv_cli.engine.modelfile import DEMO
 from rwkv_cli.errors import RwkvError
 from rwkv_cli.sampling import Sampling
 
@@ -53,7 +52,7 @@ def tell(value: object) -> None:
 
 def play(address: str, kills: int, count: int) -> None:
     said: list[str] = []
-    runner = RayRunner(Job(str(DEMO), slots=4), address=address, say=said.append)
+    runner = RayRunner(Job(None, slots=4), address=address, say=said.append)
     try:
         runner.start()
         answers = []
