@@ -1,6 +1,4 @@
-"""A Ray cluster that is there already: joining it, if it asks everyone for a token, and the places
-it has for engines.
-"""
+"""Joining a Ray cluster that is there already, if it asks everyone for a token."""
 
 from __future__ import annotations
 
@@ -9,13 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
-from rwkv_cli.batch.ray_worker import Job
-from rwkv_cli.engine.strategy import choose_strategy
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 
 _EXTRA = "pip install 'rwkv-cli[ray]'"
@@ -39,30 +32,6 @@ _ASK_SECONDS = 60.0
 _REACH_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Room for an engine.
-
-    Attributes:
-        node: Id of the machine in the cluster.
-        address: Its address in the network.
-        number: Which of the engines of the machine.
-        processors: What the engine is granted of it.
-        cards: The same.
-    """
-
-    node: str
-    address: str
-    number: int
-    processors: int
-    cards: int
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return f"{self.address}/{self.number}" if self.cards else self.address
-
-
 def join(address: str) -> ModuleType:
     """Join a cluster.
 
@@ -73,7 +42,8 @@ def join(address: str) -> ModuleType:
         The module `ray`, connected.
 
     Raises:
-        UsageError: Ray is not installed; or the cluster, or this process, does without a token.
+        UsageError: Ray is not installed, or of a version that is not known here; or the cluster, or
+            this process, does without a token.
         NotFoundError: There is no cluster at that address.
         StorageError: It cannot be joined.
     """
@@ -83,10 +53,14 @@ def join(address: str) -> ModuleType:
         raise UsageError("--engine ray needs the package ray", hint=_EXTRA) from error
     connected: ModuleType = ray
     logging.getLogger("ray").setLevel(logging.ERROR)  # it greets, and warns of what is meant
-    _require_token()
-    where = _found(address)
+    try:
+        _require_token()
+        where = _found(address)
+        _hush()
+    except ImportError as error:  # it is asked for what only its own modules know
+        what = f"Ray {ray.__version__} does not say whether it asks for a token"
+        raise UsageError(what, hint=f"{_EXTRA} -c constraints.txt") from error
     _require_lock(where)
-    _hush()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
@@ -210,48 +184,6 @@ def _hush() -> None:
         """Say nothing: deaths of our workers are told by us, and others are no matter of ours."""
 
     driver.print_to_stdstream = unprinted
-
-
-def cards_wanted(job: Job) -> int | None:
-    """Tell how many cards an engine takes: 0 for a CPU, None for one card where there are any.
-
-    Raises:
-        UsageError: It is to run on what Ray does not hand out.
-    """
-    placed = choose_strategy(job.strategy, job.device, job.dtype, job.engine, None, job.kernels)
-    if placed.auto:
-        return None
-    devices = [segment.device for segment in placed.segments] or [placed.device]
-    odd = [device for device in devices if device.partition(":")[0] not in ("cpu", "cuda")]
-    if odd:
-        raise UsageError(f"Ray hands out no {odd[0]}", hint="--device cuda or --device cpu")
-    numbers = [int(one.partition(":")[2] or 0) for one in devices if one.startswith("cuda")]
-    return 1 + max(numbers) if numbers else 0
-
-
-def places(nodes: Sequence[Mapping[str, Any]], cards: int | None) -> list[Place]:
-    """List the places for engines: one for each card, or for each so many, of a machine; without
-    cards one for all processors of a machine.
-
-    Args:
-        nodes: What `ray.nodes()` tells.
-        cards: As `cards_wanted` says. For None only machines with cards are taken, where there are
-            any: cards and processors do not give the same bits.
-    """
-    alive = [node for node in nodes if node["Alive"]]
-    if cards is None:
-        cards = 1 if any(_has(node, "GPU") for node in alive) else 0
-    found = []
-    for node in alive:
-        where, processors = str(node["NodeManagerAddress"]), _has(node, "CPU")
-        count = _has(node, "GPU") // cards if cards else min(1, processors)
-        share = 0 if not count else processors if not cards else processors // count
-        found += [Place(str(node["NodeID"]), where, k, share, cards) for k in range(count)]
-    return found
-
-
-def _has(node: Mapping[str, Any], resource: str) -> int:
-    return int(node["Resources"].get(resource, 0))
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
@@ -14,18 +13,10 @@ from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
-from rwkv_cli.batch.ray_cluster import Place, cards_wanted, places
+from rwkv_cli.batch.ray_places import Place, cards_wanted, places
+from rwkv_cli.batch.ray_terms import commonest, difference, trouble
 from rwkv_cli.batch.ray_worker import Job, Worker
-from rwkv_cli.errors import (
-    LimitError,
-    MismatchError,
-    NotFoundError,
-    RefusedError,
-    RwkvError,
-    StorageError,
-    UsageError,
-)
-from rwkv_cli.version import __version__
+from rwkv_cli.errors import RwkvError, StorageError, UsageError
 
 _LOOK = 5.0  # seconds between two looks at the machines of the cluster
 _SETTLE = 60.0  # seconds that the first worker waits for the others, before rows are handed out
@@ -189,9 +180,10 @@ class Crew:
             self.lost(member, error)
             return
         told = json.loads(landed.future.result())
-        trouble = _trouble(told, member.place) or self._difference(told["identity"], member.place)
-        if trouble:
-            self._close(member, trouble)
+        place = member.place
+        odd = trouble(told, place) or difference(told["identity"], self.expected, place)
+        if odd:
+            self._close(member, odd)
             return
         member.identity = told["identity"]
         self.notice = self.notice or told["notice"]
@@ -262,58 +254,22 @@ class Crew:
 
     def _agree(self) -> None:
         """Settle on what most workers have loaded; leave out the others."""
-        counts = Counter(json.dumps(one.identity, sort_keys=True) for one in self._loaded())
-        if not counts:
+        chosen = commonest(one.identity for one in self._loaded() if one.identity)
+        if chosen is None:
             return
-        chosen = json.loads(min(counts, key=lambda text: (-counts[text], text)))
         self.expected = self.identity = chosen
         for member in self._loaded():
-            trouble = self._difference(member.identity or {}, member.place)
-            if trouble:
-                self._close(member, trouble)
+            odd = difference(member.identity or {}, chosen, member.place)
+            if odd:
+                self._close(member, odd)
 
-    def _difference(self, identity: Mapping[str, str], place: Place) -> RwkvError | None:
-        """Say in what a worker's model differs from what is expected."""
-        for part, wanted in self.expected.items():
-            if identity.get(part) != wanted:
-                return MismatchError(
-                    f"the worker on {place.name} has {_PARTS[part]} {identity.get(part)}, not "
-                    f"{wanted}, and would write other texts",
-                    hint="docs/ray.md says what must be equal on all machines",
-                )
-        return None
-
-    def _close(self, member: Member, trouble: RwkvError) -> None:
+    def _close(self, member: Member, reason: RwkvError) -> None:
         """End a worker, and make no other at its place."""
         self._members.pop(_key(member), None)
-        self._records[_key(member)].closed = trouble
+        self._records[_key(member)].closed = reason
         self.ray.kill(member.actor)
         self._next_look = 0.0
-        self.say(f"{trouble.message}; it is left out")
-
-
-_KINDS: dict[int, type[RwkvError]] = {
-    kind.exit_code: kind
-    for kind in (UsageError, NotFoundError, MismatchError, StorageError, RefusedError, LimitError)
-}
-
-_PARTS = {
-    "arch": "a model of the sizes",
-    "weights": "the weights",
-    "tokenizer": "the tokenizer",
-    "numerics": "the arithmetic",
-}
-
-
-def _trouble(told: Mapping[str, Any], place: Place) -> RwkvError | None:
-    """Say why a worker is of no use."""
-    if told["version"] != __version__:
-        what = f"the worker on {place.name} has rwkv {told['version']}, not {__version__}"
-        return MismatchError(what, hint=f"pip install rwkv-cli=={__version__} there")
-    if "error" in told:
-        what = f"the worker on {place.name} cannot load the model: {told['error']}"
-        return _KINDS.get(told["exit_code"], StorageError)(what, hint=told["hint"])
-    return None
+        self.say(f"{reason.message}; it is left out")
 
 
 def _reason(error: BaseException) -> str:

@@ -10,7 +10,8 @@ import pytest
 from oracle.fake_ray import IDENTITY, FakeRay, answered, machine
 
 from rwkv_cli.batch import ray_run
-from rwkv_cli.batch.ray_cluster import cards_wanted, join, places
+from rwkv_cli.batch.ray_cluster import join
+from rwkv_cli.batch.ray_places import cards_wanted, places
 from rwkv_cli.batch.ray_run import RayRunner
 from rwkv_cli.batch.ray_worker import Job
 from rwkv_cli.batch.row import Answer, Request, RowError
