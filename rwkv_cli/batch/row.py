@@ -19,7 +19,7 @@ class RowError:
     Attributes:
         code: Short and stable, for programs. Of reading: "bad_json", "bad_utf8", "bad_csv",
             "too_long". Of asking: "missing_field", "bad_value", "unsupported", "empty_prompt".
-            Of running: "memory", "no_token".
+            Of running: "memory", "no_token", "state", "worker_lost".
         message: One sentence.
     """
 
