@@ -178,8 +178,7 @@ def choose(logits: Float32s, choice: Choice) -> int:
 
 def uniform(seed: int, stream: int, position: int) -> float:
     """Draw the number in [0, 1) that belongs to a place: counter-based, with no state to carry
-    (Philox-4x64-10, Salmon et al. 2011; the first number of `numpy.random.Philox`, whose making takes
-    longer than drawing it).
+    (Philox-4x64).
 
     Args:
         seed: Below 2^64.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rwkv_cli.batch.driving import Part, Run, StreamMarks, Target
 from rwkv_cli.batch.duplicates import refuse_duplicates
@@ -12,19 +12,17 @@ from rwkv_cli.batch.kinds import OPENAI
 from rwkv_cli.batch.ordered import Ordered, Unordered
 from rwkv_cli.batch.output import Output
 from rwkv_cli.batch.reading import RowSource, Survey, open_rows
-from rwkv_cli.batch.running import Prefix, Runner
+from rwkv_cli.batch.running import Prefix
 from rwkv_cli.batch.writing import line_maker
+from rwkv_cli.cli.answering import Answering, answering
 from rwkv_cli.cli.batchplan import Plan, Wishes
-from rwkv_cli.cli.loading import choose_model, interruptible, load
-from rwkv_cli.engine.slots import slots_for
+from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.errors import PartialError
+from rwkv_cli.render.batchbar import BatchBar
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import note, stdout_sink
+from rwkv_cli.render.streams import Sink, note, stdout_sink
 from rwkv_cli.render.style import dim
-
-if TYPE_CHECKING:
-    from rwkv_cli.engine.model import Model
 
 
 def generate_rows(flags: dict[str, Any]) -> None:
@@ -54,68 +52,80 @@ class _Rows:
         Raises:
             PartialError: Some rows failed.
         """
-        flags, settings = self.flags, self.wishes.settings
         # A closed stdout is found before minutes are spent.
-        sink = None if flags["output"] and not flags["dry_run"] else stdout_sink()
-        model = load(choose_model(settings, quiet=self.quiet), settings, quiet=self.quiet)
-        plan = Plan(self.wishes, model, self.source, self.survey)
-        target: Target
-        if sink is not None:
-            self.stack.callback(sink.close)
-            if flags["dry_run"]:
-                from rwkv_cli.cli.batchtrial import try_out
+        sink = self._sink()
+        by = self.stack.enter_context(answering(self.wishes))
+        plan = Plan(self.wishes, by.model, self.source, self.survey)
+        if self.flags["dry_run"]:
+            from rwkv_cli.cli.batchtrial import try_out
 
-                try_out(plan, model, self._slots(model), sink)
-                return
-            seed, target = plan.seed(), (Unordered if flags["unordered"] else Ordered)(sink.write)
+            assert sink
+            try_out(plan, by, sink)
+            return
+        seed = plan.seed()
+        prefix = plan.prefix(plan.asking(seed))
+        with interruptible(by) as interrupts:
+            by.start(plan, prefix)
+        interrupts.raise_if_any()
+        target: Target
+        if sink:
+            target = (Unordered if self.flags["unordered"] else Ordered)(sink.write)
         else:
-            self.output = target = self._open(plan)
+            self.output = target = self._opened(plan, by)
             seed = self.output.manifest.seed or 0
             if self.output.complete:
                 self._say(f"{counted(len(self.output.done), 'row')} done before; nothing is left")
                 self._fail_if_any(0)
                 return
-        run = self._prepared(plan, model, seed, target)
-        self._answer(run, model, plan)
+        self._answer(self._prepared(plan, by, seed, target), plan, by, prefix)
 
-    def _prepared(self, plan: Plan, model: Model, seed: int, target: Target) -> Run:
+    def _sink(self) -> Sink | None:
+        """Give where rows go that have no file."""
+        if self.flags["output"] and not self.flags["dry_run"]:
+            return None
+        sink = stdout_sink()
+        self.stack.callback(sink.close)
+        return sink
+
+    def _prepared(self, plan: Plan, by: Answering, seed: int, target: Target) -> Run:
         flags, output = self.flags, self.output
         done = output.done.__contains__ if output else (lambda _: False)
         return Run(
             self.source,
             plan.asking(seed),
-            line_maker(plan.layout, model.name),
+            line_maker(plan.layout, by.model.name),
             target,
             Part(flags["skip"] or 0, flags["limit"], done),
             extract=flags["extract"],
             marks=StreamMarks(output) if output and self.survey is None else None,
         )
 
-    def _answer(self, run: Run, model: Model, plan: Plan) -> None:
-        prefix = plan.prefix(run.asking)
-        runner = Runner(model, slots=self._slots(model), prefix=prefix, open_state=plan.open_state)
-        with interruptible(run) as interrupts:
-            run.go(runner, self._tick)
+    def _answer(self, run: Run, plan: Plan, by: Answering, prefix: Prefix) -> None:
+        output = self.output
+        done, failed = (len(output.done), len(output.failed)) if output else (0, 0)
+        bar = BatchBar(plan.rows, done=done, errors=failed, quiet=self.quiet)
+
+        def tick(read: int, generated: int) -> None:
+            bar.update(done + run.answered, failed + run.failed, read + generated)
+
+        try:
+            with bar.listening(), interruptible(run) as interrupts:
+                run.go(by.runner, tick)
+        finally:
+            bar.finish()
         if interrupts.count or interrupts.terminated:
             self._stopped(run)
             interrupts.raise_if_any()
-        if self.output:
-            self.output.finish(sort=not self.flags["unordered"])
-        self._tell_shared(prefix, runner.from_prefix)
+        if output:
+            output.finish(sort=not self.flags["unordered"])
+        self._tell_shared(prefix, by.from_prefix)
         self._fail_if_any(run.failed)
 
-    def _tick(self, read: int, generated: int) -> None:
-        del read, generated
-
-    def _slots(self, model: Model) -> int:
-        slots: int = self.flags["jobs"] or slots_for(model)
-        return slots
-
-    def _open(self, plan: Plan) -> Output:
+    def _opened(self, plan: Plan, by: Answering) -> Output:
         flags = self.flags
         output = Output(
             Path(flags["output"]),
-            plan.manifest(),
+            plan.manifest(by.numerics),
             errors=Path(flags["errors"]) if flags["errors"] else None,
             restart=flags["restart"],
             retry_errors=flags["retry_errors"],

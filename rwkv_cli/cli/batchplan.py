@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rwkv_cli.batch.asking import Asking, Defaults
 from rwkv_cli.batch.kinds import OPENAI
@@ -24,14 +24,18 @@ from rwkv_cli.cli.checks import check_counts
 from rwkv_cli.cli.loading import checked_bans
 from rwkv_cli.cli.settings import collect
 from rwkv_cli.engine.state import State
+from rwkv_cli.errors import UsageError
 from rwkv_cli.store.named import find_state
 from rwkv_cli.text.templates import load_template
 from rwkv_cli.traces import saved_sampler
 
 if TYPE_CHECKING:
-    from rwkv_cli.engine.model import Model
+    from rwkv_cli.arch.spec import Dims
+    from rwkv_cli.engine.identity import Identity
     from rwkv_cli.sampling import Sampling
+    from rwkv_cli.text.tokenizer import Tokenizer
 
+RAY = "ray"  # what --engine calls a cluster
 LOOK = 1000  # rows that are compared to find what all of them share
 _WORTH = 16  # tokens that it takes to make copying a state worth while
 _HEAD = 1 << 16  # bytes of a prompt that are looked at for that
@@ -48,9 +52,11 @@ class Wishes:
         flags: The same.
         settings: What they come to.
         template: Makes prompts of fields; None without one.
+        on_cluster: Whether a Ray cluster answers.
 
     Raises:
         UsageError: Flags contradict each other, or make no sense.
+        NotFoundError: There is no such state.
     """
 
     def __init__(self, flags: dict[str, Any]) -> None:
@@ -58,8 +64,41 @@ class Wishes:
         check_counts(flags)
         template, form = told_apart(flags["template"])
         self.flags = flags
-        self.settings = collect({**flags, "template": form})
+        self.on_cluster = flags["engine"] == RAY
+        if flags["ray_address"] and not self.on_cluster:
+            raise UsageError("--ray-address is for a cluster; add --engine ray")
+        if flags["state"]:
+            flags["state"] = str(find_state(flags["state"]).absolute())
+        engine = None if self.on_cluster else flags["engine"]
+        self.settings = collect({**flags, "template": form, "engine": engine})
         self.template = Template(template_text(template)) if template is not None else None
+
+
+class Asked(Protocol):
+    """What must be known of a model to ask it something, be it loaded or not."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    def dims(self) -> Dims:
+        """Its sizes."""
+
+    @property
+    def identity(self) -> Identity:
+        """What its states are bound to."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Bytes to token ids and back."""
+
+    @property
+    def template(self) -> str:
+        """Name of its chat format."""
+
+    def load_state(self, path: str | Path) -> State:
+        """Read a state file of this model."""
 
 
 class Plan:
@@ -77,7 +116,7 @@ class Plan:
     """
 
     def __init__(
-        self, wishes: Wishes, model: Model, source: RowSource, survey: Survey | None
+        self, wishes: Wishes, model: Asked, source: RowSource, survey: Survey | None
     ) -> None:
         self._wishes, self._flags, self._settings = wishes, wishes.flags, wishes.settings
         self._model, self._source, self._survey = model, source, survey
@@ -118,8 +157,12 @@ class Plan:
         """Give the base seed, drawing one when none is set."""
         return self._settings.seed_or_random() % SEEDS
 
-    def manifest(self) -> Manifest:
-        """Write down all that makes a row's text what it is."""
+    def manifest(self, numerics: str) -> Manifest:
+        """Write down all that makes a row's text what it is.
+
+        Args:
+            numerics: The arithmetic of who answers.
+        """
         survey, flags, template = self._survey, self._flags, self._wishes.template
         nothing = hashlib.sha256().hexdigest()
         facts = InputFacts(
@@ -132,7 +175,7 @@ class Plan:
         text = template.text if template else None
         return Manifest(
             self._model.identity.weights,
-            self._model.identity.numerics,
+            numerics,
             facts,
             self._parameters(),
             layout=self.layout,
@@ -196,7 +239,7 @@ class Plan:
         name, saved = self._flags["state"], None
         if name:
             saved = saved_sampler(self.open_state(name).attachments)
-        bans = checked_bans(self._flags["ban"], self._model)
+        bans = checked_bans(self._flags["ban"], self._model.dims.vocab)
         return self._settings.sampling(self.form.name, saved[0] if saved else None, bans)
 
     def _ending(self, name: str) -> bytes | None:

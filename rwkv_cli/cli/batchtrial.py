@@ -3,48 +3,41 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from rwkv_cli.batch.row import Request, RowError
-from rwkv_cli.batch.running import Runner
+from rwkv_cli.batch.preview import previewed
+from rwkv_cli.batch.row import Request
+from rwkv_cli.batch.running import NO_PREFIX, Runner
+from rwkv_cli.cli.answering import Answering, Here
 from rwkv_cli.cli.batchplan import Plan
 from rwkv_cli.render.progress import clock, counted
 from rwkv_cli.render.streams import Sink
 
-if TYPE_CHECKING:
-    from rwkv_cli.engine.model import Model
+Encode = Callable[[bytes], Sequence[int]]
 
 _SHOWN = 3  # rows
 _SECONDS = 3.0  # of measuring
 
 
-def try_out(plan: Plan, model: Model, slots: int, sink: Sink) -> None:
-    """Show the first prompts, and measure for a moment how fast rows are answered.
+def try_out(plan: Plan, by: Answering, sink: Sink) -> None:
+    """Show the first prompts, and measure for a moment how fast rows are answered; a cluster is not
+    bothered for that.
 
     Args:
         plan: What rows are asked with.
-        model: Who would answer.
-        slots: How many at once.
+        by: Who would answer.
         sink: Where this is shown.
     """
-    asking = plan.asking(plan.seed())
+    asking, encode = plan.asking(plan.seed()), by.model.tokenizer.encode
     asked = [asking(row) for row in plan.first_rows()]
     for index, one in enumerate(asked[:_SHOWN]):
-        sink.write(_shown(index, one, model))
+        sink.write("".join(f"{line}\n" for line in previewed(index, one, encode)).encode())
     requests = [one for one in asked if isinstance(one, Request)]
     if not requests:
         sink.write(b"no row asks anything that could be answered\n")
-        return
-    rate = _measured(Runner(model, slots=slots, open_state=plan.open_state), requests)
-    sink.write(_estimate(plan, model, requests, rate).encode())
-
-
-def _shown(index: int, one: Request | RowError, model: Model) -> bytes:
-    if isinstance(one, RowError):
-        return f"--- row {index}: {one.message}\n".encode("utf-8", "replace")
-    count = counted(len(model.tokenizer.encode(one.prompt)), "token")
-    head = f"--- row {index}: {count}, an answer of at most {one.max_tokens:,}\n"
-    return head.encode() + one.prompt + b"\n"
+    elif isinstance(by, Here):
+        by.start(plan, NO_PREFIX)
+        sink.write(_estimate(plan, encode, requests, _measured(by.runner, requests)).encode())
 
 
 def _measured(runner: Runner, requests: list[Request]) -> float:
@@ -62,14 +55,14 @@ def _measured(runner: Runner, requests: list[Request]) -> float:
     return done / (time.monotonic() - began)
 
 
-def _estimate(plan: Plan, model: Model, requests: list[Request], rate: float) -> str:
+def _estimate(plan: Plan, encode: Encode, requests: list[Request], rate: float) -> str:
     """Say how long all rows take at most, as far as the first ones are like the others."""
     some = requests[:100]
-    prompts = sum(len(model.tokenizer.encode(one.prompt)) for one in some) / len(some)
+    prompts = sum(len(encode(one.prompt)) for one in some) / len(some)
     answers = sum(one.max_tokens * one.samples for one in some) / len(some)
     speed = f"{rate:,.0f} tokens/s, measured for a moment"
     rows = plan.rows
     if rows is None:
-        return f"--- {rate / (prompts + answers):,.2g} rows/s at least ({speed})\n"
+        return f"{rate / (prompts + answers):,.2g} rows/s at least ({speed})\n"
     longest = clock(rows * (prompts + answers) / max(rate, 1e-9))
-    return f"--- {counted(rows, 'row')}: {longest} at most ({speed})\n"
+    return f"{counted(rows, 'row')}: {longest} at most ({speed})\n"

@@ -1,7 +1,7 @@
 """Memory for rows of numbers that are written again and again, a row at a time.
 
-Fresh memory costs more than what is computed into it: the system has to clear each page. So a row that
-nobody refers to any more is used again.
+Fresh memory costs more than what is computed into it: the system has to clear each page. So a row
+that nobody refers to any more is used again.
 """
 
 from __future__ import annotations
