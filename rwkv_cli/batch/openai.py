@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rwkv_cli.batch.jsonline import kind_name, short
-from rwkv_cli.batch.values import KEYS, BadRowError, a_text, a_whole_number, bad_value
+from rwkv_cli.batch.values import (
+    KEYS,
+    MOST_LOGPROBS,
+    BadRowError,
+    a_text,
+    a_whole_number,
+    bad_value,
+)
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 
@@ -75,4 +82,4 @@ def _with_logprobs(fields: dict[str, Any]) -> dict[str, Any]:
         return fields
     if fields.get("logprobs") is not True:
         raise bad_value("top_logprobs needs logprobs to be true")
-    return {**fields, "logprobs": a_whole_number("top_logprobs", top, 0, 20)}
+    return {**fields, "logprobs": a_whole_number("top_logprobs", top, 0, MOST_LOGPROBS)}

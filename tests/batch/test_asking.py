@@ -89,9 +89,11 @@ def test_messages_of_one_turn_are_a_chat_row(text: str, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_a_conversation_is_written_as_the_session_writes_it(form: str) -> None:
     template = load_template(form)
-    said = [say("system", "S"), say("user", "one"), say("assistant", " two "), say("user", "three")]
+    said = [say("system", "S"), say("user", "one"), say("assistant", " two "), say("user", "3")]
+    said += [say("assistant", "4"), say("user", "three")]
     lead = "" if form == "pile" else " "
     expected = template.opening() + template.system("S") + template.turn("one") + f"{lead}two"
+    expected += template.separator() + template.turn("3") + f"{lead}4"
     expected += template.separator() + template.turn("three")
     assert asked({"messages": said}, form=form).prompt.decode() == expected
     begun = asked({"messages": [*said, say("assistant", "four ")]}, form=form)
@@ -245,7 +247,8 @@ def test_null_sets_nothing_and_so_do_fields_that_a_template_names(key: str) -> N
         ("temperature", [1]), ("temperature", 10**400), ("top_p", 1.1), ("top_k", 1.5),
         ("top_k", -1), ("min_p", 2), ("presence", 11), ("penalty_decay", 1.01),
         ("sampler_order", "x"), ("sampler_order", 1), ("max_tokens", 0), ("max_tokens", "many"),
-        ("max_tokens", 1.5), ("stop", ""), ("stop", ["a", ""]), ("stop", [1]), ("stop", {}),
+        ("max_tokens", 1.5), ("max_tokens", 2**40 + 1),
+        ("stop", ""), ("stop", ["a", ""]), ("stop", [1]), ("stop", {}),
         ("seed", -1), ("seed", 2**53), ("seed", 0.5), ("n", 0), ("n", 1001), ("logprobs", 21),
         ("logprobs", -1), ("system", 1), ("prefill", 1), ("think", 1), ("state", 1),
         ("state", ""), ("state", "a\0"),
@@ -369,6 +372,11 @@ def test_a_request_to_openai_is_the_row_that_says_the_same() -> None:
             "response_format",
         ),
         (body(messages=[say("user", "a")], top_logprobs=3), "bad_value", "top_logprobs"),
+        (
+            body(messages=[say("user", "a")], logprobs=True, top_logprobs=21),
+            "bad_value",
+            "between 0 and 20",
+        ),
         (body(messages=[say("user", "a")], temperature="hot"), "bad_value", "temperature"),
         (body(messages=[say("user", "a")], text="a"), "unsupported", "text"),
     ],

@@ -13,6 +13,7 @@ from rwkv_cli.batch.csvrows import table_rows
 from rwkv_cli.batch.reading import open_rows
 from rwkv_cli.batch.row import Row
 from rwkv_cli.batch.splitting import Splitter
+from rwkv_cli.errors import RefusedError
 
 
 def read(folder: Path, text: str, kind: str | None = "csv", **how: int) -> list[Row]:
@@ -89,6 +90,11 @@ def test_after_a_cell_that_is_too_long_the_next_row_is_read(tmp_path: Path) -> N
 def test_a_table_may_have_one_column_and_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path, "prompt\nHello\n") == [Row(0, {"prompt": "Hello"})]
     assert read(tmp_path, "prompt") == read(tmp_path, "") == read(tmp_path, "\n\n") == []
+
+
+def test_a_first_row_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="longer than a row may be"):
+        read(tmp_path, "a" * 100 + "\n1\n", max_line=99)
 
 
 def test_names_of_columns_lose_their_blanks(tmp_path: Path) -> None:

@@ -147,6 +147,38 @@ def test_every_error_says_what_is_wrong_in_one_short_sentence(tmp_path: Path) ->
             row.error.message.encode()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a":"\xff"}', "invalid UTF-8 at byte 7"),
+        (b'{"a":"\\ud800"}', "\\ud800 is half of a surrogate pair"),
+        (b'{"a" 1}', "it is no JSON: expecting ':' delimiter, at character 6"),
+        (b"[1]", "it is a list, not an object"),
+        (b'{"a":1,"a":2}', "the key 'a' stands twice"),
+        (b'{"a":-Infinity}', "-Infinity is no number of JSON"),
+        (b'{"a":1e400}', "'1e400' is too large for a number"),
+        (b'{"a":' + b"[" * 101, "nested deeper than 100 levels"),
+        (b"x" * 4097, "it is longer than 4,096 bytes"),
+        (b'{"a":' + b"1" * 4001 + b"}", "a number of 4,001 digits"),
+    ],
+)
+def test_messages_say_where_and_what(line: bytes, message: str) -> None:
+    (row,) = source([line], "jsonl")
+    assert row.error is not None
+    assert row.error.message == message
+
+
+@pytest.mark.parametrize("kind", ["lines", "csv"])
+@pytest.mark.parametrize("size", [1, 7, 4096, 10_000])
+def test_the_longest_line_is_as_long_as_it_may_be(kind: str, size: int) -> None:
+    data = b"head\n" + b"a" * 4096 + b"\n" + b"b" * 4097 + b"\n" + b"c" * 4096
+    pieces = [data[at : at + size] for at in range(0, len(data), size)]
+    if size == 1:
+        pieces = [data[:4], *pieces[4:]]
+    codes = [row.error and row.error.code for row in source(pieces, kind)]
+    assert codes == [None, None, "too_long", None][kind == "csv" :]
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_line_of_64_megabytes_is_passed_over_in_constant_memory(
     kind: str, tmp_path: Path
