@@ -24,7 +24,7 @@ from rwkv_cli.batch.manifest import Manifest, compare, load, manifest_path, refu
 from rwkv_cli.batch.marks import Marks
 from rwkv_cli.batch.rowfile import RowFile
 from rwkv_cli.batch.stream import Stream
-from rwkv_cli.batch.writing import PATTERNS
+from rwkv_cli.batch.writing import HEADS
 from rwkv_cli.errors import NotFoundError, RefusedError, StorageError, UsageError
 from rwkv_cli.files import reason, remove_leftovers_of
 from rwkv_cli.hub.sharing import alone
@@ -115,7 +115,7 @@ class Output:
         stack.enter_context(alone(path.with_name(f".{path.name}.lock"), refuse, lockless))
         for name in (path, manifest_path(path)):
             remove_leftovers_of(name)
-        file = RowFile(path, PATTERNS[wanted.layout])
+        file = RowFile(path, HEADS[wanted.layout])
         stack.callback(file.close)
         return file
 
