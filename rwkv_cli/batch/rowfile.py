@@ -215,14 +215,25 @@ class RowFile:
 
         Returns:
             False when they were in order.
+
+        Raises:
+            StorageError: The disk refused; the old file is untouched.
         """
         last, low, high, ordered = -1, 1 << 53, -1, True
         for index, _, _ in self._lines(1 << 53):
             ordered = ordered and index > last
             last, low, high = index, min(low, index), max(high, index)
-        if not ordered:
+        if ordered:
+            return False
+        try:
             self._replace(self._in_order(low, high))
-        return not ordered
+        except StorageError as error:
+            hint = (
+                "all rows are there, but putting them in order needs room for a second copy: make"
+                " room and run the same command again, or add --unordered"
+            )
+            raise StorageError(error.message, hint=hint) from error
+        return True
 
     def _in_order(self, low: int, high: int) -> Iterator[Piece]:
         """Give the lines in the order of their rows."""
