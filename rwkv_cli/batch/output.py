@@ -15,19 +15,18 @@ import hashlib
 import os
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from rwkv_cli.batch.claim import claimed, real
 from rwkv_cli.batch.manifest import Manifest, compare, load, manifest_path, refuse_changed, save
 from rwkv_cli.batch.marks import Marks
 from rwkv_cli.batch.rowfile import RowFile
 from rwkv_cli.batch.stream import Stream
-from rwkv_cli.batch.writing import PATTERNS
-from rwkv_cli.errors import NotFoundError, RefusedError, StorageError, UsageError
-from rwkv_cli.files import reason, remove_leftovers_of
-from rwkv_cli.hub.sharing import alone
+from rwkv_cli.errors import RefusedError, StorageError, UsageError
 
 SEEDS = 1 << 53  # every reader of JSON keeps a whole number below that
 
@@ -72,20 +71,18 @@ class Output:
         retry_errors: bool = False,
         note: Note | None = None,
     ) -> None:
-        self._note = note or _say_nothing
         self.done, self.failed = Marks(), Marks()
         self.complete = False
-        self._path, self._beside = _place(path), manifest_path(_place(path))
+        self._path = real(path)
+        self._beside = manifest_path(self._path)
         self._stream: Stream | None = None
-        self._waiting: list[tuple[RowFile, bytes]] = []
+        self._waiting: deque[tuple[RowFile, bytes]] = deque()
+        self._notes: list[str] = []
         with contextlib.ExitStack() as stack:
-            self._rows = self._open(self._path, wanted, stack)
+            self._rows = stack.enter_context(claimed(self._path, wanted.layout, self._notes.append))
             self._errors = self._rows
             if errors is not None:
-                if _place(errors) in (self._path, self._beside):
-                    raise UsageError(f"rows that failed cannot go to {errors}: it is the output")
-                self._errors = self._open(_place(errors), wanted, stack)
-                wanted = replace(wanted, errors=os.path.relpath(_place(errors), self._path.parent))
+                wanted = self._apart(real(errors), wanted, stack)
             self._files = list(dict.fromkeys((self._rows, self._errors)))
             if restart:
                 self._restart(wanted)
@@ -94,30 +91,19 @@ class Output:
             if retry_errors and self.failed:
                 self._forget_failed()
             self._closing = stack.pop_all()
+        if note:
+            for text in self._notes:
+                note(text)
         self._synced = time.monotonic()
 
     # Opening
 
-    def _open(self, path: Path, wanted: Manifest, stack: contextlib.ExitStack) -> RowFile:
-        """Open a file for ourselves alone, and clear away what killed runs were writing."""
-
-        def refuse() -> None:
-            raise StorageError(
-                f"another run is writing {path}",
-                hint="wait until it has ended, or choose another -o",
-            )
-
-        def lockless() -> None:
-            self._note(f"{path.parent} has no locks: start no second run that writes {path.name}")
-
-        if not path.parent.is_dir():
-            raise NotFoundError(f"no such folder: {path.parent}", hint=f"mkdir -p '{path.parent}'")
-        stack.enter_context(alone(path.with_name(f".{path.name}.lock"), refuse, lockless))
-        for name in (path, manifest_path(path)):
-            remove_leftovers_of(name)
-        file = RowFile(path, PATTERNS[wanted.layout])
-        stack.callback(file.close)
-        return file
+    def _apart(self, path: Path, wanted: Manifest, stack: contextlib.ExitStack) -> Manifest:
+        """Open the file of rows that failed; what is wanted then names it."""
+        if path in (self._path, self._beside):
+            raise UsageError(f"rows that failed cannot go to {path}: it is the output")
+        self._errors = stack.enter_context(claimed(path, wanted.layout, self._notes.append))
+        return replace(wanted, errors=os.path.relpath(path, self._path.parent))
 
     def _restart(self, wanted: Manifest) -> None:
         """Throw the rows of an earlier run away, durably, before anything else is written."""
@@ -173,7 +159,9 @@ class Output:
                 if failed:
                     self.failed.add(index)
             if file.cut:
-                self._note(f"cut {file.cut:,} bytes of unfinished rows off {file.path.name}")
+                self._notes.append(
+                    f"cut {file.cut:,} bytes of unfinished rows off {file.path.name}"
+                )
         self.complete = self.manifest.complete == len(self.done)
         if not self.complete and self.manifest.complete is not None:
             self._store(complete=None)  # somebody took rows away
@@ -219,15 +207,16 @@ class Output:
         Raises:
             StorageError: The disk refused; nothing of the line stays.
         """
-        if not self.done.add(index):
+        if index in self.done:
             raise AssertionError(f"row {index} was done twice")
-        if failed:
-            self.failed.add(index)
         file = self._errors if failed else self._rows
         if self._stream is not None and not self._stream.covers(index):
             self._waiting.append((file, line))
         else:
             file.append(line)
+        self.done.add(index)
+        if failed:
+            self.failed.add(index)
         self.tick()
 
     def tick(self) -> None:
@@ -252,9 +241,8 @@ class Output:
             self._stream.saved(rows)
         if self._stream is None or self._stream.known:
             while self._waiting:
-                file, line = self._waiting[0]
+                file, line = self._waiting.popleft()  # an interrupt may cost a row, not repeat it
                 file.append(line)
-                del self._waiting[0]
         for file in self._files:
             file.sync()
         self._synced = time.monotonic()
@@ -279,15 +267,6 @@ class Output:
             self._store(complete=len(self.done))
         self.complete = True
 
-    def close(self) -> None:
-        """Keep what there is, and let others write.
-
-        Raises:
-            StorageError: The disk refused.
-        """
-        with self._closing:
-            self.sync()
-
     def __enter__(self) -> Output:
         return self
 
@@ -297,6 +276,7 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        """Keep what there is, and let others write."""
         with self._closing:
             if error is None:
                 self.sync()
@@ -308,17 +288,3 @@ class Output:
         changed = replace(self.manifest, **changes)  # type: ignore[arg-type]
         save(self._beside, changed)
         self.manifest = changed
-
-
-def _say_nothing(text: str) -> None:
-    """Where nobody wants to know."""
-    del text
-
-
-def _place(path: Path) -> Path:
-    """Follow links, so that a file has one lock and one manifest, whatever it is called by."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        why = reason(error) if isinstance(error, OSError) else "its links go in a circle"
-        raise StorageError(f"cannot write {path}: {why}") from error

@@ -28,8 +28,8 @@ class RowFile:
 
     Args:
         path: The file, not a link; made when there is none. Its folder must exist.
-        pattern: What a whole line looks like; the first group is the row's number, the second is
-            there if the row failed.
+        pattern: What a line begins with; the first group is the row's number, the second is there
+            if the row failed.
 
     Attributes:
         path: The file.
@@ -106,22 +106,22 @@ class RowFile:
 
     def _lines(self, limit: int) -> Iterator[tuple[int, bool, int]]:
         """Give number, failure and size of each line up to the first that a crash broke."""
-        count = 0
+        count, match = 0, self._pattern.match
         for block in self._blocks():
-            at = 0
-            for match in self._pattern.finditer(block):
-                index = int(match[1])
-                if match.start() != at or index >= limit:
-                    break
-                count, at = count + 1, match.end()
-                yield index, match.start(2) >= 0, at - match.start()
-            if at < len(block):
-                if b"\0" in block[at : block.index(b"\n", at)]:
-                    return
-                raise RefusedError(
-                    f"{self.path}: line {count + 1} is no row of this run",
-                    hint="take that line out, or choose another -o",
-                )
+            hole = block.find(b"\0")
+            end = len(block) if hole < 0 else block.rfind(b"\n", 0, hole) + 1
+            for text in block[:end].split(b"\n")[:-1]:
+                count += 1
+                head = match(text)
+                index = int(head[1]) if head else limit
+                if head is None or index >= limit or not text.endswith(b"}"):
+                    raise RefusedError(
+                        f"{self.path}: line {count} is no row of this run",
+                        hint="take that line out, or choose another -o",
+                    )
+                yield index, head[2] is not None, len(text) + 1
+            if hole >= 0:
+                return
 
     def _blocks(self) -> Iterator[bytes]:
         """Read the file as blocks of lines that have ends."""
@@ -215,14 +215,25 @@ class RowFile:
 
         Returns:
             False when they were in order.
+
+        Raises:
+            StorageError: The disk refused; the old file is untouched.
         """
         last, low, high, ordered = -1, 1 << 53, -1, True
         for index, _, _ in self._lines(1 << 53):
             ordered = ordered and index > last
             last, low, high = index, min(low, index), max(high, index)
-        if not ordered:
+        if ordered:
+            return False
+        try:
             self._replace(self._in_order(low, high))
-        return not ordered
+        except StorageError as error:
+            hint = (
+                "all rows are there, but putting them in order needs room for a second copy: make"
+                " room and run the same command again, or add --unordered"
+            )
+            raise StorageError(error.message, hint=hint) from error
+        return True
 
     def _in_order(self, low: int, high: int) -> Iterator[Piece]:
         """Give the lines in the order of their rows."""

@@ -28,13 +28,13 @@ _LINE_ENDS = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 Line = Callable[[Row, Answer], bytes]
 
-# What a whole line of each layout looks like: its row's number, and something in the second group
-# if the row failed. JSON never contains a NUL; a power failure may leave some.
-PATTERNS = {
-    "jsonl": re.compile(rb'\{"index":(0|[1-9][0-9]{0,15})(?:(,"error":)|[,}])[^\n\0]*\n'),
+# How a line of each layout begins: its row's number, and something in the second group if the row
+# failed.
+HEADS = {
+    "jsonl": re.compile(rb'\{"index":(0|[1-9][0-9]{0,15})(?:(,"error":)|[,}])'),
     "openai": re.compile(
         rb'\{"id":"row-(0|[1-9][0-9]{0,15})","custom_id":'
-        rb'(?:null|"[^"\\\n\0]*(?:\\[^\n\0][^"\\\n\0]*)*"),"response":(?:(null)|\{)[^\n\0]*\n'
+        rb'(?:null|"[^"\\]*(?:\\.[^"\\]*)*"),"response":(?:(null)|\{)'
     ),
 }
 

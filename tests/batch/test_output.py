@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from batch.outputs import (
 
 from rwkv_cli.batch import output as module
 from rwkv_cli.batch import rowfile
-from rwkv_cli.batch.manifest import InputFacts, load, manifest_path
+from rwkv_cli.batch.manifest import InputFacts, load, manifest_path, save
 from rwkv_cli.batch.output import Output
 from rwkv_cli.errors import (
     RefusedError,
@@ -217,14 +218,32 @@ def test_a_disk_too_full_to_sort_loses_nothing(path: Path) -> None:
         add(output, mixed())
         kept = path.read_bytes()
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
-        with pytest.raises(StorageError):
+        with pytest.raises(StorageError) as info:
             output.finish()
+        assert "second copy" in str(info.value.hint)
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.read_bytes() == kept
     assert len(list(path.parent.iterdir())) == 2
     with Output(path, facts(ROWS)) as output:
         output.finish()
     assert path.read_bytes() == expected(ROWS)
+
+
+def test_many_rows_take_little_memory(path: Path) -> None:
+    rows = 30_000
+    save(manifest_path(path), facts(rows, seed=1))
+    path.write_bytes(b"".join(map(line, mixed(rows))))  # 4 MB
+    tracemalloc.start()
+    with Output(path, facts(rows)) as output:
+        assert len(output.done) == rows
+        opening = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        output.finish()
+        sorting = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert opening < 5 << 20
+    assert sorting < (5 << 20) + 12 * rows
+    assert path.read_bytes() == expected(rows)
 
 
 def test_sorting_keeps_who_may_read(path: Path) -> None:

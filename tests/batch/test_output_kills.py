@@ -20,7 +20,7 @@ from batch.outputs import expected, stream_digest
 from rwkv_cli.batch.manifest import load, manifest_path
 
 _HERE = Path(__file__).parent
-_KILLS = int(os.environ.get("BATCH_KILLS", "12"))
+_KILLS = int(os.environ.get("BATCH_KILLS", "8"))
 _ROWS, _PAUSE = 150, 0.0006  # a run of about a tenth of a second
 _LIMIT = 60  # seconds for one run
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -82,7 +84,7 @@ def test_a_damaged_or_newer_manifest_is_refused(path: Path) -> None:
     finish(path)
     beside = manifest_path(path)
     good = beside.read_bytes()
-    for place in range(0, len(good) - 1, 3):
+    for place in range(0, len(good) - 1, 11):
         beside.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
         with pytest.raises((RefusedError, MismatchError)):
             Output(path, facts(ROWS))
@@ -127,3 +129,35 @@ def test_two_writers_are_refused_at_once(path: Path, tmp_path: Path) -> None:
             Output(path, facts(ROWS))
     with Output(link, facts(ROWS), errors=tmp_path / "bad.jsonl") as output:
         assert output.complete
+
+
+def test_where_there_are_no_locks_the_user_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", nothing)
+    notes: list[str] = []
+    with Output(path, facts(ROWS), note=notes.append):
+        pass
+    assert len(notes) == 1
+    assert "has no locks" in notes[0]
+
+
+def test_a_folder_of_a_full_or_read_only_disk_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+    for number in (errno.EROFS, errno.ENOSPC, errno.EACCES):
+
+        def refused(name: object, flags: int, mode: int = 0o777, number: int = number) -> int:
+            if flags & os.O_CREAT:
+                raise OSError(number, os.strerror(number))
+            return real(name, flags, mode)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(StorageError, match="cannot write") as info:
+            Output(path, facts(ROWS))
+        assert os.strerror(number).lower() in info.value.message
+        assert list(path.parent.iterdir()) == []
