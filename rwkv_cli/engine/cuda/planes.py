@@ -1,7 +1,7 @@
 """Many tokens at once: memory for their numbers, and the vendor's products of them.
 
-A row is a token; those of a sequence lie one after the other, and behind the last sequence come rows
-that are nobody's. A plane is a matrix of rows in the precision that tensor cores multiply.
+A row is a token; those of a sequence lie one after the other, and behind the last sequence come
+rows that are nobody's. A plane is a matrix of rows in the precision that tensor cores multiply.
 """
 
 from __future__ import annotations
