@@ -26,13 +26,13 @@ from startup import machine
 
 import rwkv_cli
 from rwkv_cli.engine.model import Model
-from rwkv_cli.generation import Randomness
 from rwkv_cli.sampling import Sampling
 from rwkv_cli.session import Conversation, Manner
 from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.library import Library
 from rwkv_cli.store.records import Begin
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 
 RECORDS = Path(__file__).parent / "records"
 TURN = 180  # tokens of a message

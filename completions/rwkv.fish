@@ -55,6 +55,8 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l verbose -d 'More on st
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l debug -d 'Show the traceback of an error'
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l file -d 'Read a file; ’-’ is stdin' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-stdin -d 'Leave stdin alone, in loops that read it'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l null -d 'With -i: prompts end with NUL, not with lines'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l chat -d 'Answer as a chat turn'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l raw -d 'Continue exactly the given text'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l system -d 'System text; implies --chat' -x
@@ -66,6 +68,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-cache -d 'Keep 
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l save-state -d 'Save the state at the end' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l prompt-tokens -d 'Read token ids such as 1,2,3 instead of text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l output -d 'Write there instead of stdout' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l extract -d 'Only the first fenced block of code'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l echo -d 'Write the prompt before the answer'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l json -d 'One JSON object with text and figures'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l temperature -d '0: always the likeliest token' -x

@@ -9,9 +9,10 @@ import csv
 from pathlib import Path
 
 import rwkv_cli
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import PRESETS
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

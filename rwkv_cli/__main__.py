@@ -4,6 +4,7 @@ to `cli.app`.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -17,6 +18,7 @@ def main() -> int:
         text = _ready_text(arguments)
         if text is not None and _written(text):
             return 0
+        gc.disable()  # what is imported is no garbage; on again with the command (cli/importing.py)
         from rwkv_cli.cli.app import leave, run
 
         return leave(run(arguments))

@@ -8,7 +8,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 import time
@@ -194,7 +193,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     """Name a file beside another that nobody else writes."""
-    return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}.tmp"
+    return path.parent / f".{path.name}.{os.getpid()}-{os.urandom(6).hex()}.tmp"
 
 
 def _new_file(path: Path, mode: int) -> BinaryIO:

@@ -4,8 +4,7 @@ no screen.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,22 +12,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.engine.protocol import DrawPlan, Draws
-from rwkv_cli.engine.state import Attachments, State
-from rwkv_cli.errors import UsageError
-from rwkv_cli.sampling import UNCOUNTED, Penalties, Sampling, draw, uniform
-from rwkv_cli.text.detokenize import StreamDecoder
+from rwkv_cli.engine.state import State
+from rwkv_cli.errors import RefusedError
+from rwkv_cli.logprobs import Score, scored
+from rwkv_cli.sampling import NOTHING, Choice, Penalties, Sampling, uniform
 from rwkv_cli.text.stops import StopMatcher
-from rwkv_cli.text.tokenizer import Tokenizer
+from rwkv_cli.traces import Randomness, incomplete, sampler_text, uncounted_tokens
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from rwkv_cli.engine.model import Model
 
 END_OF_TEXT = 0
 
 # Why a generation ended.
 END, STOP, LENGTH, INTERRUPT = "end", "stop", "length", "interrupt"
+
+# What a generation leaves behind in its state.
+EXACT, CLEAN, DISPOSED = "exact", "clean", "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,6 @@ class Event:
 
     token: int
     data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Randomness:
-    """Where random numbers come from: they depend on this and on the position alone.
-
-    Attributes:
-        seed: Chosen once for a run.
-        stream: Which of several answers from the same place.
-    """
-
-    seed: int
-    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +70,11 @@ class Generation:
         randomness: Where random numbers come from.
         max_tokens: How many at most.
         stops: Texts that end it.
-        clean: Whether what may begin such a text is left out when it is cut: the turn of a
-            conversation must not end in half of the next one's beginning.
+        leave: `EXACT`: the state's text is the text given out. `CLEAN`: besides, what may begin a
+            stop string is left out when the length cuts it, since the turn of a conversation must
+            not end in half of the next one's beginning. `DISPOSED`: nobody wants the state
+            afterwards, so nothing is kept to roll it back.
+        logprobs: How many of the likeliest tokens `scores` tells with each; None keeps no scores.
 
     Attributes:
         state: The state now.
@@ -106,10 +96,13 @@ class Generation:
         *,
         max_tokens: int,
         stops: Sequence[bytes] = (),
-        clean: bool = False,
+        leave: str = EXACT,
+        logprobs: int | None = None,
     ) -> None:
         self.state, self.count, self.finish = state, 0, None
-        self._clean = clean
+        self._leave = leave
+        self._logprobs = logprobs
+        self._scores: list[tuple[int, Score]] = []  # with the bytes there were before the token
         self.pending: int | None = None
         self._model, self.sampling, self.randomness = model, sampling, randomness
         self._left = max_tokens
@@ -146,22 +139,58 @@ class Generation:
             self.abandon()
             raise
 
+    @property
+    def scores(self) -> list[Score]:
+        """How likely each token of the text was, when that was asked for; one that a stop string
+        cuts in two is among them.
+        """
+        return [score for start, score in self._scores if start < self._given]
+
     def step(self) -> Event | None:
-        """Draw the next token, without feeding it: that is left to who feeds several generations
-        in one pass, `pending` being the token. For everyone else, iterating does it all.
+        """Draw the next token, without feeding it.
 
         Returns:
             What can be shown; None when the generation has ended, and `end` is to be called.
         """
+        return self.take(self._draw()) if self.goes_on() else None
+
+    def goes_on(self) -> bool:
+        """Tell whether another token is to be drawn; if not, it has ended."""
         if self._interrupted:
             self.finish = INTERRUPT
         elif self._left <= 0:
             self.finish = LENGTH
-        elif (token := self._draw()) == END_OF_TEXT:
+        return self.finish is None
+
+    def choice(self) -> Choice:
+        """Say how the next token is to be drawn from the state's logits."""
+        place = self.randomness
+        u = uniform(place.seed, place.stream, self.state.position)
+        return Choice(self.sampling, u, self._penalties, self._never)
+
+    def take(self, token: int) -> Event | None:
+        """Go on with a token that was drawn, without feeding it: that is left to who feeds several
+        generations in one pass, `pending` being the token. For everyone else, iterating does it
+        all.
+
+        Args:
+            token: As `Engine.choose` gives it.
+
+        Returns:
+            What can be shown; None when the generation has ended, and `end` is to be called.
+
+        Raises:
+            RefusedError: No token could be drawn.
+        """
+        if token < 0:
+            raise RefusedError(NOTHING)
+        if token == END_OF_TEXT:
             self.finish = END
-        else:
-            return self._take(token)
-        return None
+            return None
+        if self._logprobs is not None:
+            assert self.state.logits is not None
+            self._scores.append((self._seen, scored(self.state.logits, token, self._logprobs)))
+        return self._take(token)
 
     def _feed(self) -> None:
         """Feed the token that was drawn; an engine that can draw gives the next one with it."""
@@ -197,7 +226,7 @@ class Generation:
     def end(self) -> Iterator[Event]:
         """Leave the state ready to be saved, and give out what was held back."""
         waiting = self._matcher.matched is None
-        if waiting and self._clean and self.finish in (INTERRUPT, LENGTH):
+        if waiting and self._leave == CLEAN and self.finish in (INTERRUPT, LENGTH):
             self._roll_back(self._seen, b"")
             self._attach()
             return
@@ -211,17 +240,11 @@ class Generation:
             yield Event(self.state.tokens[-1], rest)
 
     def _draw(self) -> int:
-        """Choose the next token; the state's own logits stay as the model gave them."""
+        """Choose the next token, unless the engine did when it was fed the last one."""
         following, self._following = self._following, None
         if following is not None and following >= 0:
             return following
-        assert self.state.logits is not None
-        logits = self.state.logits.copy()
-        logits[self._never] = -np.inf
-        self._penalties.apply(logits, self.sampling)
-        place = self.randomness
-        u = uniform(place.seed, place.stream, self.state.position)
-        return draw(logits, self.sampling, u)
+        return self._model.engine.choose([self.state], [self.choice()])[0]
 
     def _take(self, token: int) -> Event:
         """Look at a token's bytes; it is to be fed, unless they complete a stop string."""
@@ -243,6 +266,8 @@ class Generation:
 
     def _hold(self, start: int, data: bytes) -> None:
         """Keep the way back to every token whose bytes are held, and to no other."""
+        if self._leave == DISPOSED:
+            return
         held_from = self._seen - len(self._matcher.held)
         self._held = [s for s in self._held if s.start + len(s.data) > held_from]
         if self._matcher.held:
@@ -251,6 +276,8 @@ class Generation:
 
     def _roll_back(self, start: int, data: bytes) -> None:
         """Return to the text before the stop string; a token that straddles its start is split."""
+        if self._leave == DISPOSED:
+            return
         for step in self._held:
             if step.start + len(step.data) > self._given:
                 self.state, self._penalties, self._tail = step.state, step.penalties, step.tail
@@ -281,59 +308,3 @@ class Generation:
             penalty_counts=self._penalties.counts,
             tail=self._tail,
         )
-
-
-def uncounted_tokens(tokenizer: Tokenizer, vocab: int) -> NDArray[np.intp]:
-    """List the tokens whose repetition is not penalized, (n,)."""
-    found = [t for t in range(vocab) if tokenizer.token_bytes(t) in UNCOUNTED]
-    return np.array(found, dtype=np.intp)
-
-
-def repeated(
-    model: Model, start: Attachments, replies: Iterable[tuple[Sequence[int], str]]
-) -> Attachments:
-    """Make what generations leave with a state, from their tokens alone.
-
-    Args:
-        model: Whose tokens they are.
-        start: What the state had before the first.
-        replies: What each generation fed, in order, and the `sampler` it left.
-
-    Returns:
-        The attachments after the last of them.
-    """
-    penalties = Penalties(start.penalty_ids, start.penalty_counts)
-    sampler, tail = start.sampler, start.tail
-    for tokens, made_by in replies:
-        sampler = made_by or sampler
-        saved = saved_sampler(Attachments(sampler=made_by))
-        pieces = [model.tokenizer.token_bytes(token) for token in tokens]
-        tail = incomplete(b"".join(pieces))
-        for token, data in zip(tokens, pieces, strict=True):
-            if saved:
-                penalties.record(token, data, saved[0].penalty_decay)
-    return Attachments(sampler, penalties.ids, penalties.counts, tail=tail)
-
-
-def sampler_text(sampling: Sampling, place: Randomness) -> str:
-    """Write down how tokens are drawn; `saved_sampler` reads it back."""
-    saved = {"sampling": sampling.to_json(), "seed": place.seed, "stream": place.stream}
-    return json.dumps(saved, sort_keys=True)
-
-
-def saved_sampler(attachments: Attachments) -> tuple[Sampling, Randomness] | None:
-    """Read back the settings a state was generated with; None when it has none that make sense."""
-    try:
-        saved = json.loads(attachments.sampler)
-        banned = tuple(int(token) for token in saved["sampling"]["banned"])
-        sampling = Sampling(**{**saved["sampling"], "banned": banned})
-        return sampling, Randomness(int(saved["seed"]), int(saved["stream"]))
-    except (ArithmeticError, ValueError, KeyError, TypeError, RecursionError, UsageError):
-        return None
-
-
-def incomplete(data: bytes) -> bytes:
-    """Give the bytes at the end that begin a character but do not complete it."""
-    decoder = StreamDecoder()
-    decoder.feed(data)
-    return decoder.pending

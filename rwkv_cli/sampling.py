@@ -16,6 +16,7 @@ import numpy as np
 
 from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.native import sample as native
+from rwkv_cli.philox import philox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -183,9 +184,8 @@ def uniform(seed: int, stream: int, position: int) -> float:
         stream: Which of several answers from the same place, below 2^64.
         position: Tokens before the drawn one.
     """
-    key = np.array([seed & (2**64 - 1), stream & (2**64 - 1)], dtype=np.uint64)
-    raw = int(np.random.Philox(key=key, counter=position).random_raw())
-    return (raw >> 11) * 2.0**-53
+    key = (seed & (2**64 - 1), stream & (2**64 - 1))
+    return (philox(key, position) >> 11) * 2.0**-53
 
 
 def draw(logits: Float32s, sampling: Sampling, u: float) -> int:

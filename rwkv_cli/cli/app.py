@@ -8,14 +8,13 @@ import difflib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from types import FrameType
 
 import click
 
+from rwkv_cli.cli.importing import import_quickly
 from rwkv_cli.cli.options import help_option, version_option
 from rwkv_cli.errors import LimitError, PointedError, RwkvError, StorageError, UsageError
 from rwkv_cli.files import reason
@@ -82,7 +81,7 @@ class Commands(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[name][0]), name)
+        command: click.Command = getattr(import_quickly(COMMANDS[name][0]), name)
         return command
 
     def resolve_command(
@@ -194,6 +193,8 @@ def _misuse(error: click.ClickException) -> tuple[str, str | None]:
 def fail(message: str, hint: str | None, code: int, arguments: Sequence[str]) -> int:
     """Show an error; with --debug its traceback as well."""
     if "--debug" in arguments and sys.exc_info()[0] is not None:
+        import traceback
+
         note(safe_lines(traceback.format_exc()))
     note(f"rwkv: {safe(message)}")
     error = sys.exc_info()[1]

@@ -23,10 +23,7 @@ def check_flags(flags: dict[str, Any]) -> None:
     """
     if flags["mode"] == "raw" and flags["system"] is not None:
         raise UsageError("--raw has no place for a system text; leave out --raw or -s")
-    if flags["prompt_tokens"] is not None:
-        if flags["words"] or flags["files"]:
-            raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
-        token_ids(flags["prompt_tokens"])
+    _check_sources(flags)
     StopMatcher([text.encode("utf-8", "surrogateescape") for text in flags["stop"]])
     if flags["state"] and not find_state(flags["state"]).exists():
         raise NotFoundError(f"no such file: {flags['state']}")
@@ -37,6 +34,19 @@ def check_flags(flags: dict[str, Any]) -> None:
     for name in flags["files"] if flags["output"] else ():
         if _same(Path(name), Path(flags["output"])):
             raise UsageError(f"{name} would be written while it is read")
+
+
+def _check_sources(flags: dict[str, Any]) -> None:
+    """Check that what there is to read is said once."""
+    if flags["no_stdin"] and "-" in flags["files"]:
+        raise UsageError("--no-stdin leaves stdin alone, and -f - reads it; give one of them")
+    if flags["null"] and not flags.get("input"):
+        example = "printf 'one\\0two\\0' | rwkv generate -i - --null"
+        raise UsageError("--null is for the prompts of -i", hint=f"for example: {example}")
+    if flags["prompt_tokens"] is not None:
+        if flags["words"] or flags["files"]:
+            raise UsageError("--prompt-tokens takes the place of a prompt; give one of them")
+        token_ids(flags["prompt_tokens"])
 
 
 def token_ids(text: str) -> list[int]:

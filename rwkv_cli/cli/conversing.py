@@ -13,7 +13,6 @@ from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments
 from rwkv_cli.engine.statefile import verify_state
 from rwkv_cli.errors import UsageError
-from rwkv_cli.generation import Randomness
 from rwkv_cli.hub.names import resolve
 from rwkv_cli.places import chats_folder, models_folder, prefix_folder
 from rwkv_cli.render.sanitize import safe
@@ -28,6 +27,7 @@ from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.store.readonly import ReadOnlyDisk
 from rwkv_cli.store.records import Begin, check_identity
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 from rwkv_cli.tree import Turn
 
 if TYPE_CHECKING:

@@ -20,10 +20,19 @@ from rwkv_cli.cli.settings import Settings, collect
 from rwkv_cli.errors import UsageError
 from rwkv_cli.places import prefix_folder
 from rwkv_cli.render.progress import Progress
-from rwkv_cli.render.streams import STDOUT, FileSink, Sink, TerminalSink, is_terminal, stdout_sink
+from rwkv_cli.render.streams import (
+    STDOUT,
+    FileSink,
+    Sink,
+    TerminalSink,
+    is_terminal,
+    note,
+    stdout_sink,
+)
 from rwkv_cli.render.style import hint
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
+from rwkv_cli.text.fenced import first_block
 from rwkv_cli.text.templates import load_template
 
 if TYPE_CHECKING:
@@ -44,6 +53,8 @@ _SEPARATOR = 8  # tokens at the end of a state that can hold what stands between
 @click.option(
     "-f", "--file", "files", multiple=True, metavar="FILE", help="Read a file; '-' is stdin."
 )
+@click.option("--no-stdin", is_flag=True, help="Leave stdin alone, in loops that read it.")
+@click.option("--null", is_flag=True, help="With -i: prompts end with NUL, not with lines.")
 @click.option("--chat", "mode", flag_value="chat", help="Answer as a chat turn.")
 @click.option("--raw", "mode", flag_value="raw", help="Continue exactly the given text.")
 @click.option("-s", "--system", metavar="TEXT", help="System text; implies --chat.")
@@ -63,6 +74,7 @@ _SEPARATOR = 8  # tokens at the end of a state that can hold what stands between
     "--prompt-tokens", metavar="IDS", help="Read token ids such as 1,2,3 instead of text."
 )
 @click.option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")
+@click.option("-x", "--extract", is_flag=True, help="Only the first fenced block of code.")
 @click.option("--echo", is_flag=True, help="Write the prompt before the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with text and figures.")
 @sampling_options
@@ -105,7 +117,7 @@ def _checked_prompt(flags: dict[str, Any]) -> Prompt:
     """
     if flags["prompt_tokens"] is not None:
         return Prompt()
-    prompt = gather(flags["words"], flags["files"])
+    prompt = gather(flags["words"], flags["files"], stdin=not flags["no_stdin"])
     if not prompt.words and not prompt.has_document and not flags["state"]:
         what = "there is no prompt" if prompt.words is None else "the prompt is empty"
         raise UsageError(what, hint='for example: rwkv generate "Once upon a time"')
@@ -126,6 +138,7 @@ class _Job:
     ) -> None:
         self.flags, self.settings, self.prompt, self.mode = flags, settings, prompt, mode
         self.sink, self.quiet, self.json = sink, flags["quiet"], flags["as_json"]
+        self.at_once = flags["as_json"] or flags["extract"]  # given out when it is whole
         self.text = bytearray()
         wanted = not (flags["no_cache"] or flags["state"])
         self.cache = PrefixCache(prefix_folder(), budget=open_budget(settings), enabled=wanted)
@@ -142,9 +155,8 @@ class _Job:
         generation = self._generation(model, state)
         with interruptible(generation) as interrupts:
             self._stream(generation)
-        if self.json:
-            answer = as_json(self.figures, model, generation, bytes(self.text))
-            self.sink.write(answer.encode() + b"\n")
+        if self.at_once:
+            self.sink.write(self._whole(model, generation))
         self.sink.close()
         if self.flags["save_state"]:
             generation.state.save(self.flags["save_state"])
@@ -222,7 +234,7 @@ class _Job:
 
     def _show_words(self) -> None:
         """Let a person read the whole text where it is shown; nothing of this is the product."""
-        if not self.flags["output"] and is_terminal(STDOUT) and not self.json:
+        if not self.flags["output"] and is_terminal(STDOUT) and not self.at_once:
             words = self.prompt.words or ""
             hint(words)
             if isinstance(self.sink, TerminalSink):
@@ -261,8 +273,19 @@ class _Job:
             self._give(data)
         self.figures.decode_s = time.monotonic() - start
 
-    def _give(self, data: bytes) -> None:
+    def _whole(self, model: Model, generation: Generation) -> bytes:
+        """Give what is only known when the answer has ended: an object, or its code."""
+        text, extract = bytes(self.text), self.flags["extract"]
         if self.json:
+            answer = as_json(self.figures, model, generation, text, extract=extract)
+            return answer.encode() + b"\n"
+        code = first_block(text)
+        if code is None and not self.quiet:
+            note("rwkv: the answer has no fenced code; this is all of it")
+        return text if code is None else code
+
+    def _give(self, data: bytes) -> None:
+        if self.at_once:
             self.text += data
         else:
             self.sink.write(data)

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from rwkv_cli.engine.lorafile import Lora
     from rwkv_cli.engine.model import Model
     from rwkv_cli.engine.state import Attachments
-    from rwkv_cli.generation import Randomness
     from rwkv_cli.sampling import Sampling
+    from rwkv_cli.traces import Randomness
 
 DEMO_NOTICE = "No model installed: using the tiny built-in demo (rwkv download gets a real one)."
 
@@ -85,7 +85,7 @@ def drawing(
     Raises:
         UsageError: A setting is out of range, or a banned token does not exist.
     """
-    from rwkv_cli.generation import Randomness, saved_sampler
+    from rwkv_cli.traces import Randomness, saved_sampler
 
     saved = saved_sampler(attachments) if attachments else None
     banned = checked_bans(bans, model)
@@ -111,20 +111,22 @@ class Loading:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.name = DEMO_NAME if path == DEMO else model_name(path)
         self._path, self._settings, self._done = path, settings, 0
-        self._pool = ThreadPoolExecutor(1)
-        self._model = self._pool.submit(self._load)
-        self._pool.shutdown(wait=False)
+        self._model: Model | BaseException | None = None
+        self._thread = Thread(target=self._load)
+        self._thread.start()
 
-    def _load(self) -> Model:
+    def _load(self) -> None:
         settings = self._settings
-        strategy = settings.placement()
-        return load_model(
-            self._path,
-            strategy,
-            tokenizer=settings.tokenizer,
-            progress=self._count,
-            loras=settings.loras(),
-        )
+        try:
+            self._model = load_model(
+                self._path,
+                settings.placement(),
+                tokenizer=settings.tokenizer,
+                progress=self._count,
+                loras=settings.loras(),
+            )
+        except BaseException as error:  # raised again where somebody waits for the model
+            self._model = error
 
     def _count(self, nbytes: int) -> None:
         self._done += nbytes
@@ -132,7 +134,7 @@ class Loading:
     @property
     def status(self) -> str:
         """How far it is, in a few words; empty when it is there, or cannot be."""
-        if self._model.done():
+        if self._model is not None:
             return ""
         size = _size(self._path)
         share = f" {min(99, 100 * self._done // size)} %" if size and self._done else ""
@@ -146,11 +148,15 @@ class Loading:
         """
         progress = Progress(f"loading {self.name}", "bytes", _size(self._path), enabled=not quiet)
         try:
-            while not wait([self._model], timeout=0.1).done:
+            while self._thread.is_alive():
                 progress.update(self._done)
-            model = self._model.result()
+                self._thread.join(0.1)
         finally:
             progress.finish()
+        model = self._model
+        if isinstance(model, BaseException):
+            raise model
+        assert model is not None  # the thread has ended
         if not quiet:
             for text in [*_merged(self._settings.loras()), model.notice]:
                 if text:

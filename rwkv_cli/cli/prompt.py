@@ -73,9 +73,14 @@ class Prompt:
         return size
 
 
-def gather(words: Sequence[str], files: Sequence[str]) -> Prompt:
+def gather(words: Sequence[str], files: Sequence[str], *, stdin: bool = True) -> Prompt:
     """Put together what was given. Missing files are reported, and of stdin the first block is
     read: when there is none, nobody piped anything, as under cron and in editors.
+
+    Args:
+        words: The words on the command line.
+        files: Those to be read; "-" is stdin.
+        stdin: Whether stdin may be read at all.
 
     Raises:
         NotFoundError: A file does not exist.
@@ -87,7 +92,8 @@ def gather(words: Sequence[str], files: Sequence[str]) -> Prompt:
             raise NotFoundError(f"no such file: {name}")
         if name != "-" and Path(name).is_dir():
             raise RefusedError(f"{name} is a folder")
-    piped = next(read_stdin(), b"") if "-" not in files and stdin_is_piped() else b""
+    wanted = stdin and "-" not in files and stdin_is_piped()
+    piped = next(read_stdin(), b"") if wanted else b""
     return Prompt(" ".join(words) if words else None, tuple(files), piped)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rwkv_cli.render.progress import counted, speed
 from rwkv_cli.render.streams import note
 from rwkv_cli.render.style import dim
+from rwkv_cli.text.fenced import first_block
 from rwkv_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -63,13 +64,24 @@ def report(run: Run, generation: Generation, *, verbose: bool) -> None:
     note(dim(f"[{' · '.join(parts)}]"))
 
 
-def as_json(run: Run, model: Model, generation: Generation, text: bytes) -> str:
-    """Write answer and figures as one JSON object, in ASCII."""
+def as_json(
+    run: Run, model: Model, generation: Generation, text: bytes, *, extract: bool = False
+) -> str:
+    """Write answer and figures as one JSON object, in ASCII.
+
+    Args:
+        run: The figures.
+        model: Who answered.
+        generation: How.
+        text: The answer.
+        extract: Whether the code in it is a field as well, null where there is none.
+    """
     per_token = run.decode_s / generation.count if generation.count else None
     answer = {
         "model": model.name,
         "mode": run.mode,
         "text": text.decode("utf-8", "replace"),
+        **({"code": _code(text)} if extract else {}),
         "finish_reason": generation.finish,
         "usage": {
             "prompt_tokens": run.prompt_tokens,
@@ -90,3 +102,8 @@ def as_json(run: Run, model: Model, generation: Generation, text: bytes) -> str:
         "version": __version__,
     }
     return json.dumps(answer)
+
+
+def _code(text: bytes) -> str | None:
+    found = first_block(text)
+    return None if found is None else found.decode("utf-8", "replace")

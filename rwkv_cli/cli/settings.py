@@ -7,7 +7,6 @@ from __future__ import annotations
 import difflib
 import operator
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -104,7 +103,7 @@ class Settings:
 
     def seed_or_random(self) -> int:
         """Give the seed, drawing one when none is set."""
-        return secrets.randbits(32) if self.seed is None else self.seed
+        return int.from_bytes(os.urandom(4), "big") if self.seed is None else self.seed
 
 
 _INTEGERS = {

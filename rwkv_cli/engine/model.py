@@ -101,11 +101,11 @@ class Model:
             if not isinstance(tokens, (int, np.integer)):
                 raise UsageError("one state takes one token; use prefill for several")
             after = states.clone()
-            self._check([int(tokens)])
+            self.check([int(tokens)])
             return self.engine.decode([int(tokens)], [after])[0], after
         if isinstance(tokens, (int, np.integer)) or len(tokens) != len(states):
             raise UsageError(f"{len(states)} states need as many tokens")
-        self._check(tokens)
+        self.check(tokens)
         clones = [state.clone() for state in states]
         return self.engine.decode(tokens, clones), clones
 
@@ -123,7 +123,7 @@ class Model:
 
     def advance(self, tokens: Sequence[int], state: State) -> Float32s:
         """Read tokens like `prefill`, changing the state that is given."""
-        self._check(tokens)
+        self.check(tokens)
         return self.engine.prefill(tokens, state)
 
     def advance_stream(
@@ -148,7 +148,12 @@ class Model:
                 progress(total)
         return total
 
-    def _check(self, tokens: Sequence[int]) -> None:
+    def check(self, tokens: Sequence[int]) -> None:
+        """Refuse tokens that cannot be fed.
+
+        Raises:
+            UsageError: There is none, or one is outside the vocabulary.
+        """
         if len(tokens) == 0:
             raise UsageError("there is no token to read")
         if min(tokens) < 0 or max(tokens) >= self.dims.vocab:

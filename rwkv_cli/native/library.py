@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import rwkv_cli.native
 from rwkv_cli.errors import LimitError, RwkvError
-from rwkv_cli.native.build import built_library
 from rwkv_cli.native.sources import FILE_NAME
 from rwkv_cli.places import named_native_library
 
@@ -105,13 +105,18 @@ def forget() -> None:
     find.cache_clear()
 
 
-def _candidates() -> list[Path]:
-    """List the files that exist. The package has several folders when it is installed to be edited:
-    its sources, and what was compiled.
+def _candidates() -> Iterator[Path]:
+    """Give the files that exist. The package has several folders when it is installed to be edited:
+    its sources, and what was compiled. What was built later is named by a hash over all sources,
+    which takes time, so it is looked for when nothing else will do.
     """
-    places = [Path(folder) / "lib" / FILE_NAME for folder in rwkv_cli.native.__path__]
+    installed = (Path(folder) / "lib" / FILE_NAME for folder in rwkv_cli.native.__path__)
+    yield from filter(Path.is_file, installed)
+    from rwkv_cli.native.build import built_library
+
     built = built_library()
-    return [path for path in (*places, *([built] if built else [])) if path.is_file()]
+    if built and built.is_file():
+        yield built
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -6,17 +6,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from rwkv_cli.engine.model import Progress
 from rwkv_cli.engine.state import Attachments
 from rwkv_cli.errors import StorageError, UsageError
-from rwkv_cli.generation import INTERRUPT, LENGTH, Randomness, sampler_text, saved_sampler
+from rwkv_cli.generation import INTERRUPT, LENGTH
 from rwkv_cli.session.candidates import Candidates
 from rwkv_cli.session.conversation import Conversation, now
 from rwkv_cli.session.log import ASK, END
 from rwkv_cli.session.reply import Reply
 from rwkv_cli.session.rewind import cut_reply
 from rwkv_cli.text.stops import StopMatcher
+from rwkv_cli.traces import Randomness, sampler_text, saved_sampler
 from rwkv_cli.tree import EDITED, OPEN, Tree, Turn, new_id
 
 
@@ -180,10 +182,11 @@ def candidates(
         first = _alternatives(conversation, old)
         draft = conversation.beside(old, (), state)
     drafts = [replace(draft, turn=replace(draft.turn, id=new_id())) for _ in range(count)]
-    generations = [
-        conversation.generation(state.clone(), conversation.stream(first + i)) for i in range(count)
+    begins = [
+        partial(conversation.generation, randomness=conversation.stream(first + i))
+        for i in range(count)
     ]
-    return Candidates(conversation.model, state, drafts, generations)
+    return Candidates(conversation.model, state, drafts, begins)
 
 
 def choose(conversation: Conversation, candidates: Candidates, index: int) -> Turn:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.generation import Generation
+from rwkv_cli.scheduler import Begin, Job, Listed, Scheduler
 from rwkv_cli.session.reply import Draft
 from rwkv_cli.tree import Turn
 
@@ -18,25 +19,26 @@ class Candidates:
         model: Who answers.
         asked: The state where they all begin.
         drafts: A turn for each.
-        generations: What generates each, from copies of that state.
+        begins: Each begins a generation from a state, which it takes over.
 
     Attributes:
-        texts: What there is of each answer.
+        asked: That state.
+        generations: What generates each answer.
+        texts: The answers, once they have ended.
     """
 
     def __init__(
-        self,
-        model: Model,
-        asked: State,
-        drafts: Sequence[Draft],
-        generations: Sequence[Generation],
+        self, model: Model, asked: State, drafts: Sequence[Draft], begins: Sequence[Begin]
     ) -> None:
         self.asked = asked
-        self._model, self._drafts, self.generations = model, drafts, generations
-        self.texts = [bytearray(draft.said) for draft in drafts]
+        self._model, self._drafts, self._begins = model, drafts, begins
+        self.generations: list[Generation] = []
+        self.texts: list[bytes] = []
+        self._interrupted = False
 
     def interrupt(self) -> None:
         """Ask all of them to end; safe to call from a signal handler."""
+        self._interrupted = True
         for generation in self.generations:
             generation.interrupt()
 
@@ -44,7 +46,7 @@ class Candidates:
     def turns(self) -> list[Turn]:
         """The turns, once they have ended."""
         rows = zip(self._drafts, self.generations, self.texts, strict=True)
-        return [draft.finished(generation, bytes(text)) for draft, generation, text in rows]
+        return [draft.finished(generation, text) for draft, generation, text in rows]
 
     @property
     def states(self) -> list[State]:
@@ -52,26 +54,28 @@ class Candidates:
         return [generation.state for generation in self.generations]
 
     def __iter__(self) -> Iterator[int]:
-        """Generate a token of each that has not ended, in one pass; give how many still run."""
-        running = list(range(len(self.generations)))
-        while running:
-            running = [index for index in running if self._step(index)]
-            pairs = [self.generations[index] for index in running]
-            tokens = [g.pending for g in pairs if g.pending is not None]
-            if tokens:
-                fed = [g for g in pairs if g.pending is not None]
-                self._model.engine.decode(tokens, [g.state for g in fed])
-                for generation in fed:
-                    generation.pending = None
-            yield len(running)
+        """Generate a token of each that has not ended, in one pass; give how many still run.
 
-    def _step(self, index: int) -> bool:
-        """Draw the next token of one; False when it has ended."""
-        generation = self.generations[index]
-        event = generation.step() if generation.finish is None else None
-        if event is not None:
-            self.texts[index] += event.data
-            return True
-        for rest in generation.end():
-            self.texts[index] += rest.data
-        return False
+        Raises:
+            RwkvError: No token could be drawn, or memory ran out.
+        """
+        answers = [lambda state, begin=begin: self._begun(begin(state)) for begin in self._begins]
+        job = Job(None, self._started, lambda: (), answers)
+        for over in Scheduler(self._model, len(answers) + 1).run(Listed([job])):
+            for work in over:
+                if work.error is not None:
+                    raise work.error
+                said = zip(self._drafts, work.answers, strict=True)
+                self.texts = [draft.said + bytes(making.text) for draft, making in said]
+            yield sum(generation.finish is None for generation in self.generations)
+
+    def _started(self) -> State:
+        """Begin, or begin anew."""
+        self.generations = []
+        return self.asked.clone()
+
+    def _begun(self, generation: Generation) -> Generation:
+        self.generations.append(generation)
+        if self._interrupted:
+            generation.interrupt()
+        return generation

@@ -14,13 +14,14 @@ from datetime import datetime, timezone
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import UsageError
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import CLEAN, Generation
 from rwkv_cli.sampling import Sampling
 from rwkv_cli.session.log import ASK, END, Load, Log, MemoryLog
 from rwkv_cli.session.reply import Draft, Reply
 from rwkv_cli.session.retell import missing
 from rwkv_cli.session.states import States
 from rwkv_cli.text.templates import ChatTemplate
+from rwkv_cli.traces import Randomness
 from rwkv_cli.tree import OPEN, Tree, Turn, new_id
 
 # Reads tokens into the state before any token, and tells how many of them it did not have to read.
@@ -346,7 +347,7 @@ class Conversation:
             randomness,
             max_tokens=self.manner.max_tokens,
             stops=self.template.stops,
-            clean=True,
+            leave=CLEAN,
         )
 
     def begin(self, state: State, draft: Draft, randomness: Randomness) -> Reply:

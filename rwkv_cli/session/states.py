@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rwkv_cli.engine.model import Model, Progress
 from rwkv_cli.engine.state import Attachments, State
-from rwkv_cli.generation import repeated
 from rwkv_cli.session.log import ASK, END, Log
+from rwkv_cli.traces import repeated
 from rwkv_cli.tree import BEGINNING, Tree, Turn
 
 Place = tuple[str, str]  # a turn, and ASK or END

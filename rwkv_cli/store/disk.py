@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 import time
@@ -285,7 +284,7 @@ class Disk:
             return self._write(path, content)
 
     def _write(self, path: Path, content: bytes) -> Path:
-        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}"
+        temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}"
         handle = self.create(temporary, len(content))
         try:
             view = memoryview(content)

@@ -16,7 +16,6 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ from rwkv_cli.store.budget import Budget
 from rwkv_cli.store.disk import Disk
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from numpy.typing import NDArray
 
 SHORTEST = 64  # tokens that are worth an entry: fewer are read before a file is
@@ -196,6 +197,8 @@ class PrefixCache:
         if self._path(key).is_file():
             return
         if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
             self._pool = ThreadPoolExecutor(1)
         self._writing.append(self._pool.submit(self._write, key, state))
 

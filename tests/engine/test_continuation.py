@@ -19,7 +19,8 @@ _PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 from oracle.models import load
-from rwkv_cli.generation import Generation, Randomness, saved_sampler
+from rwkv_cli.generation import Generation
+from rwkv_cli.traces import Randomness, saved_sampler
 from rwkv_cli.sampling import Sampling
 
 task = json.load(sys.stdin)

@@ -14,8 +14,9 @@ from oracle.weights import Shape, random_model
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import RefusedError
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import Sampling
+from rwkv_cli.traces import Randomness
 
 if compiler() is None:
     pytest.skip("there is no C++ compiler", allow_module_level=True)

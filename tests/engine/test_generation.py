@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from oracle.scripted import CUTTING, END, TABLE, TableTokenizer, scripted, text_of, ways
 
 from rwkv_cli.engine.model import Model
-from rwkv_cli.generation import Event, Generation, Randomness, saved_sampler
+from rwkv_cli.generation import Event, Generation
 from rwkv_cli.sampling import Penalties, Sampling
 from rwkv_cli.text.detokenize import StreamDecoder
+from rwkv_cli.traces import Randomness, saved_sampler
 
 PROMPT = (22, 6, 24, 25)  # ends with the first two bytes of a character
 GREEDY = Sampling(temperature=0, presence=0.1, frequency=0.1)

@@ -11,10 +11,11 @@ import pytest
 
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import Sampling
 from rwkv_cli.store import prefix
 from rwkv_cli.store.prefix import PrefixCache, Reading
+from rwkv_cli.traces import Randomness
 
 DOCUMENT = bytes(random.Random(5).randrange(1, 256) for _ in range(700))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from oracle.sampler import Occurrences, probabilities
 from rwkv_cli.errors import RefusedError, UsageError
 from rwkv_cli.native import sample as native
 from rwkv_cli.native.library import unavailable_reason
+from rwkv_cli.philox import philox
 from rwkv_cli.sampling import PRESETS, Penalties, Sampling, draw, uniform
 
 LARGEST = 1 - 2.0**-53  # the largest number that `uniform` gives
@@ -190,6 +192,15 @@ def test_random_numbers_depend_on_their_place_alone() -> None:
 
 def test_random_numbers_are_the_same_on_every_machine_and_in_every_version() -> None:
     assert [uniform(1, 0, 0), uniform(1, 0, 1), uniform(42, 3, 1000)] == GOLDEN
+
+
+def test_random_numbers_are_numpys() -> None:
+    ours, edges = random.Random(5), (0, 1, 2**64 - 2, 2**64 - 1)
+    keys = [*itertools.product(edges, edges), (ours.getrandbits(64), ours.getrandbits(64))]
+    counters = [*edges, 2**64, 2**128 - 1, *(ours.getrandbits(bits) for bits in range(1, 256, 9))]
+    for key, counter in itertools.product(keys, counters):
+        theirs = np.random.Philox(key=np.array(key, np.uint64), counter=counter).random_raw()
+        assert philox(key, counter) == theirs, (key, counter)
 
 
 def test_random_numbers_are_uniform() -> None:

@@ -13,13 +13,13 @@ from oracle.scripted import TableTokenizer, scripted, text_of
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import UsageError
-from rwkv_cli.generation import Randomness
 from rwkv_cli.sampling import Sampling
 from rwkv_cli.session import Conversation, Manner, MemoryLog, again
 from rwkv_cli.session import states as session_states
 from rwkv_cli.session.log import ASK, END, Load
 from rwkv_cli.session.transcript import with_transcript
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 from rwkv_cli.tree import OPEN, Tree
 
 WORLD = load_template("world")

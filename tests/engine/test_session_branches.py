@@ -15,11 +15,11 @@ from oracle.scripted import TABLE, scripted, text_of
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import StorageError, UsageError
-from rwkv_cli.generation import Randomness
 from rwkv_cli.sampling import Sampling
 from rwkv_cli.session import Conversation, Manner, MemoryLog, again
 from rwkv_cli.session import reply as session_reply
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 from rwkv_cli.tree import Turn
 
 WORLD = load_template("world")

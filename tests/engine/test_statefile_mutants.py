@@ -16,8 +16,9 @@ from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.engine.statefile import inspect_state, read_attachments
 from rwkv_cli.errors import RefusedError, RwkvError
-from rwkv_cli.generation import Generation, Randomness, saved_sampler
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import Sampling
+from rwkv_cli.traces import Randomness, saved_sampler
 
 
 @pytest.fixture(scope="module")

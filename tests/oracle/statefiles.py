@@ -13,8 +13,9 @@ from typing import Any
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
 from rwkv_cli.engine.statefile import DIGEST
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import Sampling
+from rwkv_cli.traces import Randomness
 
 Header = dict[str, Any]
 

@@ -7,9 +7,10 @@ import re
 import pytest
 
 import rwkv_cli
-from rwkv_cli.generation import Generation, Randomness
+from rwkv_cli.generation import Generation
 from rwkv_cli.sampling import PRESETS
 from rwkv_cli.text.templates import load_template
+from rwkv_cli.traces import Randomness
 
 
 @pytest.fixture(scope="module")

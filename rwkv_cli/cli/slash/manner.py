@@ -10,11 +10,11 @@ from rwkv_cli.cli.options import whole_number
 from rwkv_cli.cli.settings import check_range
 from rwkv_cli.cli.slash.command import Command
 from rwkv_cli.errors import UsageError
-from rwkv_cli.generation import Randomness
 from rwkv_cli.render.sanitize import safe, safe_lines
 from rwkv_cli.render.streams import note
 from rwkv_cli.render.style import dim
 from rwkv_cli.store.personas import load_persona, personas, save_persona
+from rwkv_cli.traces import Randomness
 
 if TYPE_CHECKING:
     from rwkv_cli.cli.repl import Repl

@@ -88,7 +88,7 @@ def _best(repl: Repl, argument: str) -> None:
             shown(done)
     for index, text in enumerate(found.texts, 1):
         note(dim(f"answer {index}, {counted(found.generations[index - 1].count, 'token')}"))
-        repl.screen.text(bytes(text).strip())
+        repl.screen.text(text.strip())
     chosen = 0 if interrupts.terminated else repl.choose(count)
     if chosen is None:
         note(dim("none of them is kept"))
