@@ -116,12 +116,16 @@ class Penalties:
     @property
     def ids(self) -> NDArray[np.uint32]:
         """Tokens counted so far, (n,) uint32, in the order they first came."""
-        return self._ids[: len(self._slots)].copy()
+        return self.present()[0].copy()
 
     @property
     def counts(self) -> Float32s:
         """How often each of `ids` was generated, faded, (n,) float32."""
-        return self._counts[: len(self._slots)].copy()
+        return self.present()[1].copy()
+
+    def present(self) -> tuple[NDArray[np.uint32], Float32s]:
+        """Give `ids` and `counts` without a copy: they are right until the next `record`."""
+        return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
 
     def copy(self) -> Penalties:
         """Give counts that go their own way."""
@@ -142,10 +146,8 @@ class Penalties:
     def apply(self, logits: Float32s, sampling: Sampling) -> None:
         """Subtract the penalties from logits (V,), in place."""
         if self._slots and (sampling.presence or sampling.frequency):
-            counts = self._counts[: len(self._slots)]
-            logits[self._ids[: len(counts)]] -= np.float32(sampling.presence) + counts * np.float32(
-                sampling.frequency
-            )
+            ids, counts = self.present()
+            logits[ids] -= np.float32(sampling.presence) + counts * np.float32(sampling.frequency)
 
 
 @dataclass(frozen=True, slots=True)

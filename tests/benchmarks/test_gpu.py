@@ -21,7 +21,7 @@ from oracle.packing import unpacked
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from gpu import cards, child, equality, facts, models, passes, profile, speed
+from gpu import batches, cards, child, equality, facts, models, passes, profile, speed
 from gpu.packing import packed_panels, packed_rows
 from gpu.steps import floor, recorded
 from shapes import Shape
@@ -300,3 +300,16 @@ def test_every_case_names_a_shape() -> None:
     for name, count in millions.items():
         total = sum(np.prod(draw.shape) for draw in models.draws(models.SHAPES[name]))
         assert total / 1e6 == pytest.approx(count, rel=0.01)
+
+
+@needs_kernels
+def test_batches_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SHAPES": {"tiny": TINY["v7"]}, "STEPS": 1, "STEPS_ON_HOST": 1, "PROMPT": 5, "PROMPTS": 2,
+        "LENGTH": 3, "READ": 20, "GENERATED": 7,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(batches, name, value)
+    found = dict(batches.measured(HostCards(), "tiny", sizes=(2, 9)))
+    assert all("failed" not in measures for measures in found.values()), found
+    assert found["9 sequences"]["sampled on the card, tok/s"] > 0
+    assert {"together, ms", "apart, ms"} == set(found["9 and a prompt of 5"])

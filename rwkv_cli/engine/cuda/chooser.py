@@ -176,12 +176,12 @@ class _Penalties:
         ids: list[NDArray[np.uint32]] = [np.zeros(0, np.uint32)]
         counts: list[Float32s] = [np.zeros(0, np.float32)]
         for row, choice in enumerate(choices):
-            found = choice.penalties.ids
-            if len(found) and (choice.sampling.presence or choice.sampling.frequency):
+            seen, numbers = choice.penalties.present()
+            if len(seen) and (choice.sampling.presence or choice.sampling.frequency):
                 self.rows.append(row)
-                starts[row + 1] = len(found)
-                ids.append(found)
-                counts.append(choice.penalties.counts)
+                starts[row + 1] = len(seen)
+                ids.append(seen)
+                counts.append(numbers)
         self.parts = starts.cumsum(dtype=np.int32), np.concatenate(ids), np.concatenate(counts)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from rwkv_cli.engine.torch_states import free_on_card
 from rwkv_cli.native.cuda.kernels import Kernels
 
 Run = Callable[[], None]
@@ -146,10 +147,8 @@ class CudaDevice:
         return wait
 
     def free_bytes(self) -> int:
-        """Ask the driver, and count what torch holds and does not use."""
-        free, _ = torch.cuda.mem_get_info(self.place)
-        held = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
-        return int(free + held)
+        """Ask the driver, and torch."""
+        return free_on_card(self.place)
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the current one."""

@@ -1,0 +1,43 @@
+"""How many sequences an engine has room for at once: what each takes, and what is free where they
+lie.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from rwkv_cli.engine.protocol import Engine
+from rwkv_cli.native.hostmemory import free_memory
+
+_FLOAT = 4  # bytes
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An engine whose sequences lie elsewhere than in the host's memory, or take more than their
+    states.
+    """
+
+    def slot_bytes(self) -> int:
+        """Count the bytes that a sequence at work takes at most."""
+
+    def free_bytes(self) -> int | None:
+        """Count the bytes that sequences may take; None where nothing tells."""
+
+
+def slot_bytes(engine: Engine, vocab: int) -> int:
+    """Count the bytes that a sequence at work takes at most: its state, and what follows it.
+
+    Args:
+        engine: Whose sequence it is.
+        vocab: Tokens that the model knows.
+    """
+    if isinstance(engine, Measured):
+        return engine.slot_bytes()
+    # The logits of a pass are there until each sequence has a copy of its own.
+    return engine.zero_state().nbytes + 2 * _FLOAT * vocab
+
+
+def free_bytes(engine: Engine) -> int | None:
+    """Count the bytes that sequences may take beside what is there; None where nothing tells."""
+    return engine.free_bytes() if isinstance(engine, Measured) else free_memory()
