@@ -20,7 +20,7 @@ from rwkv_cli.errors import RwkvError, StorageError, UsageError
 
 _LOOK = 5.0  # seconds between two looks at the machines of the cluster
 _SETTLE = 60.0  # seconds that the first worker waits for the others, before rows are handed out
-_PATIENCE = 5  # deaths at a place without an answer between them, after which it is given up
+_PATIENCE = 8  # deaths at a place without an answer between them, after which it is given up
 _MANY_CALLS = 1 << 16  # of a worker at once: more than rows that are ever sent to it
 
 
@@ -145,9 +145,9 @@ class Crew:
                 self._members[key] = self._made(place)
             else:
                 self._next_look = min(self._next_look, record.next_try)
-        if not self._members and all(self._records[key].closed for key in there):
-            reasons = [record.closed for record in self._records.values() if record.closed]
-            raise next(iter(reasons), StorageError("the Ray cluster has lost all of its machines"))
+        reasons = [record.closed for key in there if (record := self._records[key]).closed]
+        if not self._members and len(reasons) == len(there):
+            raise reasons[0] if reasons else StorageError("the Ray cluster has lost all machines")
 
     def ready(self) -> list[Member]:
         """Give the workers that take rows."""
@@ -202,8 +202,8 @@ class Crew:
         del self._members[key]
         self.ray.kill(member.actor)
         record = self._records[key]
-        record.deaths += 1
-        record.next_try = time.monotonic() + record.deaths - 1
+        record.deaths += not member.alone  # for else it was the row
+        record.next_try = time.monotonic() + max(0, record.deaths - 1)
         self._next_look = 0.0
         reason = _reason(error)
         redone = f"{member.rows} rows are" if member.rows > 1 else "1 row is"

@@ -13,6 +13,7 @@ from rwkv_cli.render.style import dim
 
 if TYPE_CHECKING:
     from rwkv_cli.batch.ray_run import RayRunner
+    from rwkv_cli.batch.ray_worker import Job
     from rwkv_cli.batch.running import Prefix
     from rwkv_cli.cli.settings import Settings
 
@@ -37,9 +38,16 @@ def ray_runner(
         expected: Parts of the model's identity that workers must have.
     """
     from rwkv_cli.batch.ray_run import RayRunner
+
+    job = ray_job(settings, path, slots, prefix)
+    return RayRunner(job, address=address, expected=expected, say=_say)
+
+
+def ray_job(settings: Settings, path: Path, slots: int, prefix: Prefix) -> Job:
+    """Say what a worker loads, in names that mean the same in any folder."""
     from rwkv_cli.batch.ray_worker import Job
 
-    job = Job(
+    return Job(
         None if path == DEMO else str(path.absolute()),
         strategy=settings.strategy,
         device=settings.device,
@@ -54,7 +62,6 @@ def ray_runner(
         prefix=list(prefix.tokens),
         prefix_state=prefix.state,
     )
-    return RayRunner(job, address=address, expected=expected, say=_say)
 
 
 def _named(tokenizer: str | None) -> str | None:
