@@ -12,7 +12,7 @@ from rwkv_cli.batch.running import Prefix
 from rwkv_cli.batch.running import Runner as LocalRunner
 from rwkv_cli.cli.batchplan import Asked, Plan, Wishes
 from rwkv_cli.cli.loading import choose_model, load
-from rwkv_cli.engine.slots import slots_for
+from rwkv_cli.engine.room import room_for
 from rwkv_cli.native.machine import default_threads
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Here:
 
     def start(self, plan: Plan, prefix: Prefix) -> None:
         """Make ready for requests that have a prefix in common."""
-        slots = self._jobs or slots_for(self.model)
+        slots = self._jobs or room_for(self.model.engine, self.model.dims.vocab)
         open_state = plan.open_state
         self.runner = LocalRunner(self.model, slots=slots, prefix=prefix, open_state=open_state)
 
