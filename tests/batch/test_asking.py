@@ -205,6 +205,7 @@ REQUESTS: list[tuple[str, object, str, object]] = [
     ("stop", [], "stops", ()),
     ("seed", 2**53 - 1, "seed", 2**53 - 1),
     ("n", 5, "samples", 5),
+    ("n", 5.0, "samples", 5),
     ("logprobs", 0, "logprobs", 0),
     ("logprobs", True, "logprobs", 0),
     ("logprobs", False, "logprobs", None),

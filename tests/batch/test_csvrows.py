@@ -82,7 +82,13 @@ def test_a_cell_that_is_never_closed_takes_the_rest_and_is_one_error(tmp_path: P
 
 
 def test_after_a_cell_that_is_too_long_the_next_row_is_read(tmp_path: Path) -> None:
-    for cell in ("x" * 5000, "x,\n" * 2000, '""' * 3000, 'x""\n' * 1500 + "y" * 1500):
+    for cell in (
+        "x" * 5000,
+        "x,\n" * 2000,
+        '""' * 3000,
+        'x""\n' * 1500 + "y" * 1500,
+        "x" * 600 + "\n" + "y" * 600,
+    ):
         rows = read(tmp_path, f'a,b\n1,2\n3,"{cell}"\n5,6\n', max_line=1000)
         assert codes(rows) == [None, "too_long", None], cell[:8]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from rwkv_cli.batch.jsonline import parse_object
 from rwkv_cli.batch.reading import RowSource, open_rows
-from rwkv_cli.batch.row import Row
+from rwkv_cli.batch.row import Row, RowError
 from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
 
 LIMIT = 250_000  # bytes of the longest line, where a test has no other
@@ -168,6 +169,14 @@ def test_messages_say_where_and_what(line: bytes, message: str) -> None:
     assert row.error.message == message
 
 
+def test_what_would_take_much_memory_is_refused_before_it_is_parsed() -> None:
+    for line in (b'{"a":[' + b"1," * 500_000, b"{" * 101 + b'"' * 1_000_001):
+        found: list[object] = []
+        used = peak(lambda line=line, found=found: found.append(parse_object(line)))  # type: ignore[misc]
+        assert found == [RowError("bad_json", "more than 500,000 values")]
+        assert used < 8 * MEGABYTE
+
+
 @pytest.mark.parametrize("kind", ["lines", "csv"])
 @pytest.mark.parametrize("size", [1, 7, 4096, 10_000])
 def test_the_longest_line_is_as_long_as_it_may_be(kind: str, size: int) -> None:
@@ -272,6 +281,7 @@ def test_what_is_not_wanted_is_counted_and_not_read() -> None:
         ("a.jsonl", b"", "jsonl"),
         ("a.jsonl", b'nonsense\n[1]\n{"custom_id":"1","body":{}}', "openai"),
         ("a.jsonl", b"[\n", "jsonl"),
+        ("a", b'{"custom_id":"' + b"x" * 2 * MEGABYTE, "jsonl"),
         ("a", b'\n\n{"prompt":"' + b"x" * 2 * MEGABYTE, "jsonl"),
         ("a.txt", b"\n" + b"{" * 2 * MEGABYTE, "lines"),
         ("a.json", b"", "jsonl"),
