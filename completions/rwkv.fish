@@ -79,6 +79,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l jobs -d 'Rows at o
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l skip -d 'Pass over the first rows' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l limit -d 'Answer so many rows at most' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dry-run -d 'Show what would be asked, and how long it would take'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-overrides -d 'Fields such as temperature set nothing'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l unordered -d 'Leave rows in the order in which they end'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l errors -d 'Write rows that failed there' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l retry-errors -d 'Try rows that failed again'

@@ -34,6 +34,7 @@ batch_options = together((
     _flag("--skip", metavar="N", kind=NUMBER, text="Pass over the first rows."),
     _flag("--limit", metavar="N", kind=NUMBER, text="Answer so many rows at most."),
     _flag("--dry-run", text="Show what would be asked, and how long it would take."),
+    _flag("--no-overrides", text="Fields such as temperature set nothing."),
     _flag("--unordered", text="Leave rows in the order in which they end."),
     _flag("--errors", metavar="FILE", text="Write rows that failed there."),
     _flag("--retry-errors", text="Try rows that failed again."),
@@ -54,6 +55,7 @@ BATCH_ONLY = {
     "format": "--format", "jobs": "-j", "skip": "--skip", "limit": "--limit",
     "dry_run": "--dry-run", "unordered": "--unordered", "errors": "--errors",
     "retry_errors": "--retry-errors", "restart": "--restart", "ray_address": "--ray-address",
+    "no_overrides": "--no-overrides",
 }  # fmt: skip
 
 

@@ -222,6 +222,7 @@ class Plan:
             samples=flags["samples"] or 1,
             logprobs=flags["logprobs"],
             state=flags["state"],
+            overrides=not flags["no_overrides"],
         )
 
     def _mode(self) -> str | None:
@@ -265,6 +266,7 @@ class Plan:
             "skip": flags["skip"] or 0,
             "limit": flags["limit"],
             "null": flags["null"],
+            "overrides": not flags["no_overrides"],
             "state": _digest_of(find_state(state)) if state else None,
         }
 
