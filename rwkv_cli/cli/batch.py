@@ -73,7 +73,7 @@ class _Rows:
         else:
             self.output = target = self._opened(plan, by)
             seed = self.output.manifest.seed or 0
-            if self.output.complete:
+            if self.output.complete and len(self.output.done) >= (plan.rows or 0):
                 self._say(f"{counted(len(self.output.done), 'row')} done before; nothing is left")
                 self._fail_if_any(0)
                 return

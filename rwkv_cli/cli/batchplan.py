@@ -263,8 +263,6 @@ class Plan:
             "samples": flags["samples"] or 1,
             "logprobs": flags["logprobs"],
             "extract": flags["extract"],
-            "skip": flags["skip"] or 0,
-            "limit": flags["limit"],
             "null": flags["null"],
             "overrides": not flags["no_overrides"],
             "state": _digest_of(find_state(state)) if state else None,

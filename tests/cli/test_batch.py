@@ -112,7 +112,6 @@ def test_a_changed_run_is_refused_with_the_difference(
     for changed, said in (
         (["--temperature", 0.5], "temperature"),
         (["--template", "T {prompt}"], "template"),
-        (["--limit", 3], "limit"),
         (["--seed", 4], "seed"),
         (["-k", 2], "samples"),
     ):
@@ -213,6 +212,16 @@ def test_skip_and_limit_choose_rows_whose_answers_stay_the_same(
     rows = given(*PROMPTS)
     whole = cli(*flags, "-i", rows).out.splitlines()
     assert cli(*flags, "-i", rows, "--skip", 3, "--limit", 4).out.splitlines() == whole[3:7]
+
+
+def test_a_part_that_was_tried_first_is_kept_when_all_rows_are_asked(
+    cli: Cli, flags: list[object], given: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows, part, whole = given(*PROMPTS), tmp_path / "part", tmp_path / "whole"
+    for more in (["--skip", 3, "--limit", 4], ["--limit", 9], []):
+        assert cli(*flags, "-i", rows, "-o", part, *more).code == 0
+    assert cli(*flags, "-i", rows, "-o", whole).code == 0
+    assert part.read_bytes() == whole.read_bytes()
 
 
 def test_a_dry_run_shows_prompts_and_writes_nothing(
