@@ -188,7 +188,9 @@ def main() -> None:
     if args.record:
         record = ROOT / "benchmarks" / "records" / "startup.md"
         command = "python benchmarks/startup.py --record"
-        record.write_text(f"# Start-up\n\n`{command}`, commit {commit or 'unknown'}\n\n{text}")
+        _, heading, rest = record.read_text().partition("\n## ")  # what people wrote stays
+        head = f"# Start-up\n\n`{command}`, commit {commit or 'unknown'}\n\n{text}"
+        record.write_text(head + heading + rest)
 
 
 if __name__ == "__main__":
