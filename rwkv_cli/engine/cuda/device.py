@@ -29,6 +29,7 @@ class Launch:
         threads: Of a block.
         shared: Bytes of shared memory of a block.
         arguments: The structure that it takes.
+        overlaps: Whether it may begin while the one before ends, where the device does that at all.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Launch:
     threads: int
     shared: int
     arguments: ctypes.Structure
+    overlaps: bool = True
 
 
 class Device(Protocol):
@@ -119,7 +121,7 @@ class CudaDevice:
             launch.shared,
             launch.arguments,
             torch.cuda.current_stream(self.place).cuda_stream,
-            programmatic=self.programmatic,
+            programmatic=self.programmatic and launch.overlaps,
         )
 
     def product(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:

@@ -39,7 +39,7 @@ CHUNKS = (1024, 256, 64, 16, 4)
 _UNPACKED = 64  # tokens that are worth unpacking weights for
 # Sequences that a pass of more rows than sequences has room for.
 _SEQUENCES = (1, 8, 64, 256)
-_LEAST_ROWS = CHUNKS[-1]
+_LEAST_ROWS, _FINE = CHUNKS[-1], 512  # rows of the smallest pass; from where sizes lie closer
 
 _VERSIONS = {
     "v4": "v4", "v5.0": "v5", "v5.1": "v5", "v5.2": "v5", "v6": "v6", "v7": "v7",
@@ -206,7 +206,7 @@ class CudaEngine:
             return self._decode(batch)
         if not self.chunks:
             raise LimitError(f"the kernels here decode at most {self.batches[-1]} states at once")
-        rows = max(_LEAST_ROWS, 1 << (tokens - 1).bit_length())
+        rows = _rows_for(tokens)
         room = next((size for size in _SEQUENCES if size >= sequences), rows)
         return self._many(min(room, rows), rows)
 
@@ -262,3 +262,11 @@ class CudaEngine:
         parts = dot_parts(widest, TYPES[self.weights.dtype])
         dot = Decode.dot_bytes(batch, widest, parts)
         return max(dot, Decode.value_bytes(batch)) <= self.device.shared
+
+
+def _rows_for(tokens: int) -> int:
+    """Give the rows of the pass that reads so many tokens: few sizes, and no great waste where a
+    product takes as long as it has rows.
+    """
+    rows: int = max(_LEAST_ROWS, 1 << (tokens - 1).bit_length())
+    return rows * 3 // 4 if rows >= _FINE and tokens <= rows * 3 // 4 else rows

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WARPS = 8  # of a block of kRowThreads
 
+# Kernels that begin while the ones before end made every pass slower (benchmarks/records/gpu-third.md).
+OVERLAPS = False
 _ROOMS = (64, 256, 1024)  # rows that programs share memory for
 
 
@@ -50,7 +52,7 @@ class Planes:
     ) -> None:
         self.device, self.weights, self.layout = arena.device, weights, layout
         self.sequences, self.rows = sequences, rows
-        self.program = Program(arena.device, arena)
+        self.program = Program(arena.device, arena, overlaps=OVERLAPS)
         self.dims = weights.dims
         begins = [16 * sequences, 4 * (sequences + 1), 4 * rows, 4 * rows]
         self.feed = self.program.buffer("feed", (sum(begins),), torch.uint8)

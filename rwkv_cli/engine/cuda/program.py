@@ -44,13 +44,16 @@ class Program:
     Args:
         device: Who does them.
         arena: Memory that it shares with others.
+        overlaps: Whether its kernels may begin while the ones before them end.
 
     Attributes:
         names: Of the kernels, in order; "product" where the vendor's library multiplies.
     """
 
-    def __init__(self, device: Device, arena: Arena | None = None) -> None:
-        self.device, self._arena = device, arena
+    def __init__(
+        self, device: Device, arena: Arena | None = None, *, overlaps: bool = True
+    ) -> None:
+        self.device, self._arena, self._overlaps = device, arena, overlaps
         self.names: list[str] = []
         self._steps: list[Callable[[], None]] = []
         self._kept: list[torch.Tensor] = []  # what addresses in arguments point into
@@ -107,7 +110,8 @@ class Program:
                 `struct` makes them; lists of those for arrays. What is left out is zero.
         """
         arguments = self.struct(kind, **fields)
-        launch, device = Launch(name, grid, threads, shared, arguments), self.device
+        launch = Launch(name, grid, threads, shared, arguments, self._overlaps)
+        device = self.device
         self.names.append(name)
         self._steps.append(lambda: device.launch(launch))
 
