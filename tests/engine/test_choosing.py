@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from random import Random
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from rwkv_cli.native.choose import Penalty, Row, choose
 from rwkv_cli.native.library import NativeError, unavailable_reason
 from rwkv_cli.native.pool import Pool
 from rwkv_cli.native.sample import Settings
-from rwkv_cli.sampling import Choice, Penalties, Sampling, uniform
+from rwkv_cli.sampling import Choice, Penalties, Sampling
 from rwkv_cli.sampling import choose as choose_alone
 
 pytestmark = pytest.mark.skipif(
@@ -106,13 +105,3 @@ def test_bad_rows_are_refused_at_the_border() -> None:
     ):
         with pytest.raises(NativeError, match=said):
             choose(pool, [good, bad])
-
-
-def test_random_numbers_are_numpys_philox() -> None:
-    rng = Random(5)
-    edges = [0, 1, 2**53, 2**64 - 2, 2**64 - 1]
-    for _ in range(100):
-        seed, stream, position = (rng.choice(edges) ^ rng.randrange(99) for _ in range(3))
-        key = np.array([seed, stream], dtype=np.uint64)
-        raw = int(np.random.Philox(key=key, counter=position).random_raw())
-        assert uniform(seed, stream, position) == (raw >> 11) * 2.0**-53
