@@ -33,7 +33,8 @@ _LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the lik
 
 NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
-_RANGES: dict[str, tuple[float, float]] = {
+# What each number may be.
+RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 1 << 20),
@@ -71,7 +72,7 @@ class Sampling:
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:  # NaN does not, either
                 flag = name.replace("_", "-")

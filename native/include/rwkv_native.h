@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Raised with every change of this file or of a packed layout. */
-#define RWKV_NATIVE_ABI 1
+#define RWKV_NATIVE_ABI 2
 
 enum rwkv_status {
   RWKV_OK = 0,
@@ -97,9 +97,10 @@ RWKV_API int32_t rwkv_state_arrays(const rwkv_model *model);
 
 /* Feeds lengths[s] tokens to each of `sequences` states, in place.
  * tokens: all of them, one sequence after the other. states: sequences x rwkv_state_arrays pointers.
- * logits: sequences x vocab, the scores after each sequence's last token; may be NULL. */
+ * logits: for each sequence where its `vocab` scores after its last token go, or NULL: then they are
+ * not wanted, and neither the last norm nor the head is computed for it. May itself be NULL. */
 RWKV_API int rwkv_forward(rwkv_model *model, const int32_t *tokens, const int32_t *lengths,
-                          int32_t sequences, float *const *states, float *logits);
+                          int32_t sequences, float *const *states, float *const *logits);
 
 /* Copies memory that is mapped privately from a file onto large pages, piece by piece, at the same
  * addresses; others may read it meanwhile, nobody may write. Reading large pages is up to a third
@@ -153,6 +154,23 @@ typedef struct {
  * -inf, or one is NaN or +inf. */
 RWKV_API int rwkv_sample(const float *logits, int64_t vocab, const rwkv_sampling *sampling,
                          double uniform, int32_t *token);
+
+/* What a token is drawn from and how. Scores are logits (which stay as they are), -inf for those that
+ * are never drawn, less presence + count * frequency for each that is penalized. */
+typedef struct {
+  const float *logits;
+  const int64_t *never;      /* ids */
+  const uint32_t *penalized; /* ids, each once */
+  const float *counts;       /* how often each of those was generated */
+  int64_t never_count, penalized_count;
+  rwkv_sampling sampling;
+  double uniform;
+  float presence, frequency;
+} rwkv_choice;
+
+/* Draws `count` tokens with all threads of a pool, each as rwkv_sample draws it. */
+RWKV_API int rwkv_choose(rwkv_pool *pool, const rwkv_choice *choices, int32_t count, int64_t vocab,
+                         int32_t *tokens);
 
 #ifdef __cplusplus
 }

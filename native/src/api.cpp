@@ -116,7 +116,7 @@ int32_t rwkv_state_arrays(const rwkv_model *model) {
 }
 
 int rwkv_forward(rwkv_model *model, const int32_t *tokens, const int32_t *lengths, int32_t sequences,
-                 float *const *states, float *logits) {
+                 float *const *states, float *const *logits) {
   if (!model || !tokens || !lengths || !states)
     return fail(RWKV_INVALID, "model, tokens, lengths or states is missing");
   if (sequences < 1) return fail(RWKV_INVALID, "%d sequences cannot be computed", sequences);

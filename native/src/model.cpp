@@ -101,12 +101,13 @@ Model::Model(const rwkv_config &sizes, const Tensors &tensors, Pool &threads, co
   ln_out_ = tensors.vector("ln_out.weight", c), ln_out_bias_ = tensors.vector("ln_out.bias", c);
   version_ = make_version(config, tensors);
   ends_ = Inputs(kMaxRows, c, {head_});
+  scores_ = Buffer<float>(pool.threads() * kMaxRows * piece_rows(head_));
   x = Buffer<float>(kMaxRows * c);
   product = Buffer<float>(kMaxRows * round_up(c, kGroup));
 }
 
 void Model::forward(const int32_t *tokens, const int32_t *lengths, int32_t sequences, float *const *states,
-                    float *logits) {
+                    float *const *logits) {
   std::lock_guard<std::mutex> one(mutex_);  // the scratch serves one call at a time
   Pass pass;
   for (int32_t s = 0; s < sequences; s++) {
@@ -115,28 +116,24 @@ void Model::forward(const int32_t *tokens, const int32_t *lengths, int32_t seque
       std::copy(tokens, tokens + count, pass.tokens + pass.rows);
       std::fill_n(pass.span_of + pass.rows, count, static_cast<int32_t>(pass.spans.size()));
       left -= static_cast<int32_t>(count);
-      pass.spans.push_back({pass.rows, count, states + s * state_arrays(), left == 0, s});
+      pass.spans.push_back({pass.rows, count, states + s * state_arrays(), left || !logits ? nullptr : logits[s]});
       pass.rows += count;
       tokens += count;
       if (pass.rows == kMaxRows) {
-        run(pass, logits);
+        run(pass);
         pass.spans.clear();
         pass.rows = 0;
       }
     }
   }
-  if (pass.rows) run(pass, logits);
+  if (pass.rows) run(pass);
 }
 
-void Model::run(Pass &pass, float *logits) {
-  const int64_t c = config.width, vocab = config.vocab;
+void Model::run(Pass &pass) {
+  const int64_t c = config.width;
   std::vector<const Span *> ends;
   for (const Span &span : pass.spans)
-    if (span.last && logits) ends.push_back(&span);
-  const int64_t count = static_cast<int64_t>(ends.size());
-  // Logits of neighbouring sequences lie side by side, in this pass as in the caller's array.
-  const Product head[] = {{head_, &ends_.view(), nullptr, 0, count ? logits + ends[0]->sequence * vocab : nullptr,
-                           vocab}};
+    if (span.logits) ends.push_back(&span);
   pool.run([&](Team &team) {
     team.share(pass.rows, [&](int64_t m) {
       float *row = x.row(m, c);
@@ -145,12 +142,25 @@ void Model::run(Pass &pass, float *logits) {
       k.layer_norm(row, ln0_, ln0_bias_, row, c);
     });
     for (int64_t layer = 0; layer < config.layers; layer++) version_->layer(*this, layer, pass, team);
-    if (count == 0) return;
-    team.share(count, [&](int64_t i) {
-      k.layer_norm(x.row(ends[i]->begin + ends[i]->count - 1, c), ln_out_, ln_out_bias_, ends_.row(i), c);
-      ends_.seal(k, i, count);
-    });
-    multiply(*this, head, count, team);
+    if (!ends.empty()) score(ends, team);
+  });
+}
+
+// The head, for the last rows of some spans. A piece is computed side by side, then copied to where the
+// caller wants each row.
+void Model::score(const std::vector<const Span *> &ends, Team &team) {
+  const int64_t c = config.width, count = static_cast<int64_t>(ends.size()), size = piece_rows(head_);
+  team.share(count, [&](int64_t i) {
+    k.layer_norm(x.row(ends[i]->begin + ends[i]->count - 1, c), ln_out_, ln_out_bias_, ends_.row(i), c);
+    ends_.seal(k, i, count);
+  });
+  float *scores = scores_.row(team.index(), kMaxRows * size);
+  team.share(pieces(config.vocab, size), [&](int64_t piece) {
+    const int64_t begin = piece * size, outputs = std::min(config.vocab - begin, size);
+    const uint8_t *data = head_.data + (begin ? matrix_bytes(head_.type, RWKV_ROWS, begin, c) : 0);
+    k.dot({head_.type, RWKV_ROWS, outputs, c, data}, ends_.view(), 0, outputs, count, scores, size);
+    for (int64_t i = 0; i < count; i++)
+      std::copy(scores + i * size, scores + i * size + outputs, ends[i]->logits + begin);
   });
 }
 

@@ -82,8 +82,7 @@ class Inputs {
 struct Span {
   int64_t begin, count;
   float *const *state;  // the sequence's arrays
-  bool last;            // the sequence ends here, so its logits are wanted
-  int32_t sequence;
+  float *logits;        // where its scores go; null where it does not end here or nobody wants them
 };
 
 struct Pass {
@@ -120,16 +119,18 @@ class Model {
   Buffer<float> product;  // [rows][widest] outputs of a matrix before they are added to x
 
   void forward(const int32_t *tokens, const int32_t *lengths, int32_t sequences, float *const *states,
-               float *logits);
+               float *const *logits);
   int state_arrays() const { return version_->state_arrays(); }
 
  private:
-  void run(Pass &pass, float *logits);
+  void run(Pass &pass);
+  void score(const std::vector<const Span *> &ends, Team &team);
 
   Matrix emb_, head_;
   const float *ln0_, *ln0_bias_, *ln_out_, *ln_out_bias_;
   std::unique_ptr<Version> version_;
-  Inputs ends_;  // inputs of the head
+  Inputs ends_;           // inputs of the head
+  Buffer<float> scores_;  // [threads][kMaxRows][outputs of a piece of the head]
   std::mutex mutex_;
 };
 

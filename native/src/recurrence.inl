@@ -50,6 +50,7 @@ static void wkv7_head(const Wkv7 &p) {
         for (int c = 1; c < V; c++) part = fma(load(rows + l * N + c * kLanes), removal[c], part);
         parts[l] = part;
       }
+      for (int line = 0; line < kLanes * N; line += 16) __builtin_prefetch(rows + N * N + line, 1, 3);
       store(removed, sum_each(parts));
       RWKV_UNROLL
       for (int l = 0; l < kLanes; l++) {

@@ -9,8 +9,10 @@
 #include <vector>
 
 #include "cutoff.h"
+#include "draws.h"
 #include "fail.h"
 #include "lanes.h"
+#include "pool.h"
 
 namespace rwkv {
 namespace {
@@ -19,119 +21,31 @@ using namespace lanes;
 
 constexpr float kColdest = 1e-6f;          // below it only the likeliest token remains
 constexpr float kLeast = 1.17549435e-38f;  // what is less likely never remains; see _LEAST in Python
-constexpr float kLogLeast = -87.3365448f;
 constexpr double kRounding = 1 - 1e-9;     // a sum may fall short of its target by this much
-constexpr int64_t kRow = 256;              // numbers summed in float before the sum becomes a double
-
-// e^x for x <= 0, within 2 units in the last place; exactly 1 at 0; 0 below kLogLeast. Cephes' expf.
-inline F4 exp_of(F4 x) {
-  const I4 large = x >= all(kLogLeast);
-  const F4 shift = all(12582912.0f);  // 1.5 * 2^23: adding it leaves no bits for a fraction
-  const F4 safe = select(large, x, all(0));
-  const F4 whole = (safe * all(1.44269504f) + shift) - shift;
-  const F4 r = (safe - whole * all(0.693359375f)) + whole * all(2.12194440e-4f);
-  F4 p = all(1.9875691500e-4f);
-  p = p * r + all(1.3981999507e-3f);
-  p = p * r + all(8.3334519073e-3f);
-  p = p * r + all(4.1665795894e-2f);
-  p = p * r + all(1.6666665459e-1f);
-  p = p * r + all(5.0000001201e-1f);
-  p = p * r * r + r + all(1);
-  const I4 power = (__builtin_convertvector(whole, I4) + 127) << 23;
-  return select(large, p * (F4)power, all(0));
-}
-
-// Calls `work` for every four numbers of an array whose length need not be a multiple of four; what
-// lies past the end reads as `filler`, and is not written.
-template <typename Work>
-inline void by_fours(const float *from, float *to, int64_t count, float filler, Work &&work) {
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) store(to + i, work(load(from + i)));
-  if (i == count) return;
-  const size_t rest = static_cast<size_t>(count - i) * sizeof(float);
-  float last[4] = {filler, filler, filler, filler};
-  memcpy(last, from + i, rest);
-  store(last, work(load(last)));
-  memcpy(to + i, last, rest);
-}
-
-// The largest number; NaN if one of them is. Four maxima side by side, since each waits for itself.
-float largest(const float *x, int64_t count) {
-  F4 top[4] = {all(-INFINITY), all(-INFINITY), all(-INFINITY), all(-INFINITY)};
-  I4 bad = {};
-  auto take = [&](int lane, F4 v) {
-    top[lane] = select(v > top[lane], v, top[lane]);
-    bad |= v != v;
-  };
-  int64_t i = 0;
-  for (; i + 16 <= count; i += 16) {
-    for (int lane = 0; lane < 4; lane++) take(lane, load(x + i + 4 * lane));
-  }
-  for (; i < count; i++) take(0, all(x[i]));
-  if (bad[0] | bad[1] | bad[2] | bad[3]) return NAN;
-  float most = -INFINITY;
-  for (F4 v : top) most = std::max({most, v[0], v[1], v[2], v[3]});
-  return most;
-}
-
-// Gives the weights of numbers whose largest is `top`, and their sum.
-double weigh(const float *x, int64_t count, float top, float temperature, float *weights) {
-  double total = 0;
-  for (int64_t start = 0; start < count; start += kRow) {
-    F4 sum = {};
-    by_fours(x + start, weights + start, std::min(kRow, count - start), -INFINITY, [&](F4 v) {
-      const F4 w = exp_of(temperature == 1 ? v - all(top) : (v - all(top)) / all(temperature));
-      sum += w;
-      return w;
-    });
-    total += double{sum[0]} + sum[1] + sum[2] + sum[3];
-  }
-  return total;
-}
 
 // Kept by each thread, so that a draw allocates nothing.
 struct Scratch {
   std::vector<float> weights;  // of all tokens at first, then of those that are left
   std::vector<uint32_t> ids;   // of those that are left, ascending
-  std::vector<double> rows;    // sums of kRow weights
+  std::vector<double> rows;    // sums of kSumRow weights
+  std::vector<float> scores;   // logits after penalties
   Cutoff cutoff;
 
   void fit(size_t vocab) {
     if (weights.size() >= vocab) return;
     cutoff.fit(vocab);
-    rows.resize(vocab / kRow + 1);
+    rows.resize(vocab / kSumRow + 1);
     ids.resize(vocab);
     weights.resize(vocab);
   }
 };
-
-// Keeps the tokens whose weight is at least `floor`; `id_at` gives the id at a place. Goes by fours: a
-// model that is sure drops nearly all of them.
-template <typename Ids>
-int64_t keep_from(float *weights, Ids &&id_at, int64_t count, float floor, uint32_t *ids) {
-  int64_t left = 0;
-  auto take = [&](int64_t i) {
-    const float w = weights[i];
-    ids[left] = id_at(i);
-    weights[left] = w;
-    left += w >= floor;
-  };
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    if (!any(load(weights + i) >= all(floor))) continue;
-    for (int64_t j = i; j < i + 4; j++) take(j);
-  }
-  for (; i < count; i++) take(i);
-  return left;
-}
 
 // Leaves the `k` largest weights; among equals the smaller ids.
 int64_t keep_top(int64_t count, int64_t k, Scratch *scratch) {
   float *weights = scratch->weights.data();
   uint32_t *ids = scratch->ids.data();
   const float cutoff = scratch->cutoff.find(weights, count, static_cast<double>(k) - 0.5, true);
-  auto those_left = [ids](int64_t i) { return ids[i]; };
-  const int64_t candidates = keep_from(weights, those_left, count, cutoff, ids);
+  const int64_t candidates = draws().keep(weights, count, cutoff, true, ids);
   int64_t equals = k, left = 0;
   for (int64_t i = 0; i < candidates; i++) equals -= weights[i] > cutoff;
   for (int64_t i = 0; i < candidates; i++) {
@@ -149,35 +63,33 @@ int64_t keep_top(int64_t count, int64_t k, Scratch *scratch) {
 int64_t filter(int64_t vocab, double total, const rwkv_sampling &s, Scratch *scratch) {
   float *weights = scratch->weights.data();
   uint32_t *ids = scratch->ids.data();
-  auto everyone = [](int64_t i) { return static_cast<uint32_t>(i); };
-  auto those_left = [ids](int64_t i) { return ids[i]; };
   // Tokens from top-p's cutoff down hold 1 - top_p of the sum, so the cutoff is at least their mean.
   const double mean = (1 - s.top_p) * total / static_cast<double>(vocab);
   float floor = std::max({kLeast, s.min_p, static_cast<float>(mean / 2)});
-  int64_t left = keep_from(weights, everyone, vocab, floor, ids);
+  int64_t left = draws().keep(weights, vocab, floor, false, ids);
   if (s.top_k > 0 && s.top_k < left) left = keep_top(left, s.top_k, scratch);
   if (s.top_p == 1) return left;
   floor = scratch->cutoff.find(weights, left, s.top_p * total * kRounding, false);
-  return keep_from(weights, those_left, left, floor, ids);
+  return draws().keep(weights, left, floor, true, ids);
 }
 
 // The first place at which the running sum exceeds u times the whole sum.
 int64_t choose(int64_t count, double u, Scratch *scratch) {
   const float *weights = scratch->weights.data();
   double *rows = scratch->rows.data(), total = 0;
-  for (int64_t start = 0; start < count; start += kRow) {
-    const int64_t end = std::min(count, start + kRow);
+  for (int64_t start = 0; start < count; start += kSumRow) {
+    const int64_t end = std::min(count, start + kSumRow);
     F4 sum = {};
     int64_t i = start;
     for (; i + 4 <= end; i += 4) sum += load(weights + i);
     double row = double{sum[0]} + sum[1] + sum[2] + sum[3];
     for (; i < end; i++) row += weights[i];
-    total += rows[start / kRow] = row;
+    total += rows[start / kSumRow] = row;
   }
   const double target = u * total;
   double before = 0;
   int64_t i = 0, last = 0;
-  for (; i + kRow < count && before + rows[i / kRow] <= target; i += kRow) before += rows[i / kRow];
+  for (; i + kSumRow < count && before + rows[i / kSumRow] <= target; i += kSumRow) before += rows[i / kSumRow];
   for (; i < count; i++) {
     before += weights[i];
     if (weights[i] > 0) last = i;
@@ -186,30 +98,66 @@ int64_t choose(int64_t count, double u, Scratch *scratch) {
   return last;  // a sum was rounded
 }
 
+Scratch &own_scratch(int64_t vocab) {
+  thread_local Scratch scratch;
+  scratch.fit(static_cast<size_t>(vocab));
+  return scratch;
+}
+
 int64_t draw(const float *logits, int64_t vocab, const rwkv_sampling &s, double u) {
-  const float top = largest(logits, vocab);
+  const float top = draws().largest(logits, vocab);
   if (!std::isfinite(top)) return -1;
   if (s.temperature < kColdest) {
     int64_t i = 0;
     while (logits[i] != top) i++;
     return i;
   }
-  thread_local Scratch scratch;
-  scratch.fit(static_cast<size_t>(vocab));
+  Scratch &scratch = own_scratch(vocab);
   float *weights = scratch.weights.data();
   const uint32_t *ids = scratch.ids.data();
-  const double total = weigh(logits, vocab, top, s.temperature_first ? s.temperature : 1, weights);
+  const double total = draws().weigh(logits, vocab, top, s.temperature_first ? s.temperature : 1, weights);
   const int64_t left = filter(vocab, total, s, &scratch);
   if (!s.temperature_first && s.temperature != 1) {
     for (int64_t i = 0; i < left; i++) weights[i] = logits[ids[i]];
-    weigh(weights, left, top, s.temperature, weights);
+    draws().weigh(weights, left, top, s.temperature, weights);
   }
   return ids[choose(left, u, &scratch)];
+}
+
+// The same from logits that stay as they are, after bans and penalties; without fused multiply-adds, as
+// numpy does it.
+int64_t draw_penalized(const rwkv_choice &choice, int64_t vocab) {
+  Scratch &scratch = own_scratch(vocab);
+  scratch.scores.resize(static_cast<size_t>(vocab));
+  float *scores = scratch.scores.data();
+  std::copy(choice.logits, choice.logits + vocab, scores);
+  for (int64_t i = 0; i < choice.never_count; i++) scores[choice.never[i]] = -INFINITY;
+  for (int64_t i = 0; i < choice.penalized_count; i++) {
+    const float counted = choice.counts[i] * choice.frequency;
+    scores[choice.penalized[i]] -= choice.presence + counted;
+  }
+  return draw(scores, vocab, choice.sampling, choice.uniform);
 }
 
 bool makes_sense(const rwkv_sampling &s) {
   return s.top_p >= 0 && s.top_p <= 1 && s.top_k >= 0 && s.min_p >= 0 && s.min_p <= 1 &&
          s.temperature >= 0 && std::isfinite(s.temperature);
+}
+
+bool is_vocabulary(int64_t vocab) { return vocab >= 1 && vocab <= int64_t{1} << 24; }
+
+// What is wrong with a choice, or null.
+const char *fault_of(const rwkv_choice &c, int64_t vocab) {
+  if (!c.logits || (c.never_count && !c.never)) return "a pointer is missing";
+  if (c.penalized_count && !(c.penalized && c.counts)) return "a pointer is missing";
+  if (c.never_count < 0 || c.penalized_count < 0) return "a list has a negative length";
+  if (!makes_sense(c.sampling) || !(c.uniform >= 0 && c.uniform < 1)) return "a sampling setting is out of range";
+  if (!std::isfinite(c.presence) || !std::isfinite(c.frequency)) return "a penalty is not finite";
+  for (int64_t i = 0; i < c.never_count; i++)
+    if (c.never[i] < 0 || c.never[i] >= vocab) return "a banned token is outside the vocabulary";
+  for (int64_t i = 0; i < c.penalized_count; i++)
+    if (c.penalized[i] >= vocab) return "a penalized token is outside the vocabulary";
+  return nullptr;
 }
 
 }  // namespace
@@ -218,7 +166,7 @@ bool makes_sense(const rwkv_sampling &s) {
 extern "C" int rwkv_sample(const float *logits, int64_t vocab, const rwkv_sampling *sampling,
                            double uniform, int32_t *token) {
   if (!logits || !sampling || !token) return rwkv::fail(RWKV_INVALID, "a pointer is missing");
-  if (vocab < 1 || vocab > int64_t{1} << 24) {
+  if (!rwkv::is_vocabulary(vocab)) {
     return rwkv::fail(RWKV_INVALID, "no vocabulary has %lld tokens", static_cast<long long>(vocab));
   }
   if (!rwkv::makes_sense(*sampling) || !(uniform >= 0 && uniform < 1)) {
@@ -230,4 +178,29 @@ extern "C" int rwkv_sample(const float *logits, int64_t vocab, const rwkv_sampli
     return rwkv::fail(RWKV_NO_MEMORY, "not enough memory to draw a token");
   }
   return RWKV_OK;
+}
+
+extern "C" int rwkv_choose(rwkv_pool *pool, const rwkv_choice *choices, int32_t count, int64_t vocab,
+                           int32_t *tokens) {
+  if (!pool || !choices || !tokens) return rwkv::fail(RWKV_INVALID, "a pointer is missing");
+  if (!rwkv::is_vocabulary(vocab)) {
+    return rwkv::fail(RWKV_INVALID, "no vocabulary has %lld tokens", static_cast<long long>(vocab));
+  }
+  if (count < 1) return rwkv::fail(RWKV_INVALID, "%d tokens cannot be drawn", count);
+  for (int32_t i = 0; i < count; i++) {
+    if (const char *fault = rwkv::fault_of(choices[i], vocab)) {
+      return rwkv::fail(RWKV_INVALID, "choice %d: %s", i, fault);
+    }
+  }
+  std::atomic<bool> is_short{false};  // of memory: nothing may be thrown on another thread
+  pool->pool.run([&](rwkv::Team &team) {
+    team.share(count, [&](int64_t i) {
+      try {
+        tokens[i] = static_cast<int32_t>(rwkv::draw_penalized(choices[i], vocab));
+      } catch (const std::bad_alloc &) {
+        is_short = true;
+      }
+    });
+  });
+  return is_short ? rwkv::fail(RWKV_NO_MEMORY, "not enough memory to draw tokens") : RWKV_OK;
 }

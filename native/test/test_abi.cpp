@@ -183,22 +183,23 @@ void forwards(const test::TinyModel &tiny, rwkv_pool *pool) {
     return;
   CHECK(rwkv_state_arrays(model) == tiny.state_arrays());
   test::State state(tiny);
-  std::vector<float> logits(static_cast<size_t>(tiny.config.vocab));
+  std::vector<float> scores(static_cast<size_t>(tiny.config.vocab));
+  float *logits[] = {scores.data()};
   int32_t tokens[] = {1, 2, 3}, length = 3;
   auto run = [&] {
-    return rwkv_forward(model, tokens, &length, 1, state.arrays.data(), logits.data());
+    return rwkv_forward(model, tokens, &length, 1, state.arrays.data(), logits);
   };
   CHECK(run() == RWKV_OK);
   const std::vector<std::vector<float>> before = state.memory;
-  REFUSED(rwkv_forward(nullptr, tokens, &length, 1, state.arrays.data(), logits.data()),
+  REFUSED(rwkv_forward(nullptr, tokens, &length, 1, state.arrays.data(), logits),
           RWKV_INVALID);
-  REFUSED(rwkv_forward(model, nullptr, &length, 1, state.arrays.data(), logits.data()),
+  REFUSED(rwkv_forward(model, nullptr, &length, 1, state.arrays.data(), logits),
           RWKV_INVALID);
-  REFUSED(rwkv_forward(model, tokens, nullptr, 1, state.arrays.data(), logits.data()),
+  REFUSED(rwkv_forward(model, tokens, nullptr, 1, state.arrays.data(), logits),
           RWKV_INVALID);
   REFUSED(rwkv_forward(model, tokens, &length, 1, nullptr, logits.data()), RWKV_INVALID);
   for (int32_t sequences : {0, -1, INT32_MIN}) {
-    REFUSED(rwkv_forward(model, tokens, &length, sequences, state.arrays.data(), logits.data()),
+    REFUSED(rwkv_forward(model, tokens, &length, sequences, state.arrays.data(), logits),
             RWKV_INVALID);
   }
   for (int32_t bad : {0, -1, INT32_MIN}) {
@@ -219,6 +220,8 @@ void forwards(const test::TinyModel &tiny, rwkv_pool *pool) {
   }
   CHECK(state.memory == before);  // a refused call changes nothing
   CHECK(rwkv_forward(model, tokens, &length, 1, state.arrays.data(), nullptr) == RWKV_OK);
+  logits[0] = nullptr;
+  CHECK(run() == RWKV_OK);
   rwkv_model_free(model);
 }
 

@@ -3,6 +3,7 @@
 #include <climits>
 
 #include "check.h"
+#include "draws.h"
 
 namespace {
 
@@ -112,6 +113,107 @@ void anything(int rounds) {
   }
 }
 
+// Every instruction set weighs and keeps the same bits.
+void sets() {
+  std::vector<const rwkv::Draws *> all = {&rwkv::draws_generic};
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) all.push_back(&rwkv::draws_avx2);
+  if (__builtin_cpu_supports("avx512f")) all.push_back(&rwkv::draws_avx512);
+#endif
+  test::Random random(5);
+  for (int64_t count : {1, 3, 15, 16, 17, 64, 255, 256, 257, 1000, 5003}) {
+    std::vector<float> x = random.normals(count, 30);
+    x[static_cast<size_t>(count / 2)] = -INFINITY;
+    for (float temperature : {1.0f, 0.7f}) {
+      std::vector<std::vector<float>> weights;
+      std::vector<double> sums;
+      for (const rwkv::Draws *set : all) {
+        const float top = set->largest(x.data(), count);
+        CHECK(top == *std::max_element(x.begin(), x.end()));
+        std::vector<float> w(static_cast<size_t>(count));
+        std::vector<uint32_t> ids(w.size());
+        if (!std::isfinite(top)) continue;
+        sums.push_back(set->weigh(x.data(), count, top, temperature, w.data()));
+        const int64_t left = set->keep(w.data(), count, 1e-9f, false, ids.data());
+        const int64_t fewer = set->keep(w.data(), left, 1e-4f, true, ids.data());
+        w.resize(static_cast<size_t>(fewer));
+        w.insert(w.end(), ids.begin(), ids.begin() + fewer);
+        weights.push_back(w);
+      }
+      for (size_t i = 1; i < weights.size(); i++) CHECK(weights[i] == weights[0] && sums[i] == sums[0]);
+    }
+  }
+}
+
+// Rows drawn by a pool: each as it is alone after its bans and penalties, its logits untouched.
+void rows(rwkv_pool *pool, int rounds) {
+  test::Random random(3);
+  for (int i = 0; i < rounds; i++) {
+    const auto vocab = static_cast<int64_t>(1 + random.below(i % 5 ? 300 : 5000));
+    const int32_t count = 1 + static_cast<int32_t>(random.below(9));
+    std::vector<std::vector<float>> logits;
+    std::vector<rwkv_choice> choices;
+    const std::vector<float> counts = random.normals(1, 2, 3);
+    const uint32_t penalized = random.below(static_cast<uint32_t>(vocab));
+    const int64_t never = random.below(static_cast<uint32_t>(vocab));
+    for (int32_t row = 0; row < count; row++) {
+      logits.push_back(random.normals(vocab, 3));
+      rwkv_choice c = {};
+      c.never = &never, c.never_count = random.below(2);
+      c.penalized = &penalized, c.counts = counts.data(), c.penalized_count = random.below(2);
+      c.sampling = {static_cast<double>(random.uniform()), random.below(3) * 20, random.uniform() * 2, 0.0f,
+                    static_cast<int32_t>(random.below(2))};
+      c.uniform = static_cast<double>(random.uniform());
+      c.presence = random.uniform(), c.frequency = random.uniform() * 3;
+      choices.push_back(c);
+    }
+    for (size_t row = 0; row < logits.size(); row++) choices[row].logits = logits[row].data();
+    const std::vector<std::vector<float>> before = logits;
+    std::vector<int32_t> tokens(logits.size(), -7);
+    CHECK(rwkv_choose(pool, choices.data(), count, vocab, tokens.data()) == RWKV_OK);
+    CHECK(logits == before);
+    for (size_t row = 0; row < logits.size(); row++) {
+      const rwkv_choice &c = choices[row];
+      std::vector<float> scores = logits[row];
+      if (c.never_count) scores[static_cast<size_t>(never)] = -INFINITY;
+      if (c.penalized_count) scores[penalized] -= c.presence + counts[0] * c.frequency;
+      CHECK(tokens[row] == draw(scores, c.sampling, c.uniform));
+    }
+  }
+}
+
+void refused_rows(rwkv_pool *pool) {
+  const float logits[] = {1, 2, 3}, counts[] = {1};
+  const int64_t outside[] = {3, -1};
+  const uint32_t beyond[] = {3};
+  int32_t token = -7;
+  rwkv_choice good = {};
+  good.logits = logits, good.sampling = kPlain, good.uniform = 0.5;
+  CHECK(rwkv_choose(pool, &good, 1, 3, &token) == RWKV_OK);
+  REFUSED(rwkv_choose(nullptr, &good, 1, 3, &token), RWKV_INVALID);
+  REFUSED(rwkv_choose(pool, nullptr, 1, 3, &token), RWKV_INVALID);
+  REFUSED(rwkv_choose(pool, &good, 1, 3, nullptr), RWKV_INVALID);
+  for (int32_t count : {0, -1, INT32_MIN}) REFUSED(rwkv_choose(pool, &good, count, 3, &token), RWKV_INVALID);
+  for (int64_t vocab : {int64_t{0}, INT64_MIN, INT64_MAX})
+    REFUSED(rwkv_choose(pool, &good, 1, vocab, &token), RWKV_INVALID);
+  auto refused = [&](auto change) {
+    rwkv_choice bad = good;
+    change(bad);
+    REFUSED(rwkv_choose(pool, &bad, 1, 3, &token), RWKV_INVALID);
+  };
+  refused([](rwkv_choice &c) { c.logits = nullptr; });
+  refused([](rwkv_choice &c) { c.never_count = 1; });
+  refused([](rwkv_choice &c) { c.never_count = -1; });
+  refused([](rwkv_choice &c) { c.penalized_count = 1; });
+  refused([&](rwkv_choice &c) { c.never = outside, c.never_count = 1; });
+  refused([&](rwkv_choice &c) { c.never = outside + 1, c.never_count = 1; });
+  refused([&](rwkv_choice &c) { c.penalized = beyond, c.counts = counts, c.penalized_count = 1; });
+  refused([](rwkv_choice &c) { c.uniform = 1; });
+  refused([](rwkv_choice &c) { c.sampling.top_p = 2; });
+  refused([](rwkv_choice &c) { c.presence = NAN; });
+  refused([](rwkv_choice &c) { c.frequency = INFINITY; });
+}
+
 }  // namespace
 
 int main(int count, char **) {
@@ -119,5 +221,11 @@ int main(int count, char **) {
   nothing_to_draw();
   filters();
   anything(count > 1 ? 300 : 3000);
+  sets();
+  rwkv_pool *pool = nullptr;
+  if (!CHECK(rwkv_pool_new(2, &pool) == RWKV_OK)) return test::report("sample");
+  rows(pool, count > 1 ? 100 : 1000);
+  refused_rows(pool);
+  rwkv_pool_free(pool);
   return test::report("sample");
 }

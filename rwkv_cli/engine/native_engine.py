@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rwkv_cli.arch.spec import Arch, Dims, state_shapes
-from rwkv_cli.engine.onehost import choose_on_host
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
+from rwkv_cli.native.choose import Penalty, Row, choose
 from rwkv_cli.native.largepages import move_in_background
 from rwkv_cli.native.library import NativeError
 from rwkv_cli.native.model import Config, NativeModel, NativeTensor
 from rwkv_cli.native.pool import Pool
+from rwkv_cli.native.rows import Rows
+from rwkv_cli.native.sample import Settings
 from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class NativeEngine:
         # What is used in place comes as a view of the file.
         in_file = (t for t in tensors if isinstance(t.data, memoryview))
         self._mapped = [t.data for t in in_file if not _picked(t)]
+        self._rows = Rows(dims.vocab)
         self._calls = 0
         self.moving: Thread | None = None
 
@@ -91,45 +94,42 @@ class NativeEngine:
 
     def prefill(self, tokens: Sequence[int], state: State) -> Float32s:
         """Feed tokens to a state, a chunk at a time: (V,) float32 logits of the next one."""
-        row: Float32s = self._feed(tokens, [len(tokens)], [state])[0]
-        state.tokens.extend(tokens)
-        return row
+        self.feed([tokens], [state], [True])
+        assert state.logits is not None
+        return state.logits.copy()  # the caller may change what it is given
 
     def decode(self, tokens: Sequence[int], states: Sequence[State]) -> Float32s:
         """Feed one token to each of B states, in one pass over the weights: (B, V)
         float32 logits.
         """
-        logits = self._feed(tokens, [1] * len(states), states)
-        for token, state in zip(tokens, states, strict=True):
-            state.tokens.extend([token])
+        self.feed([[token] for token in tokens], states, [True] * len(states))
+        logits = np.empty((len(states), self.dims.vocab), np.float32)
+        for row, state in zip(logits, states, strict=True):
+            row[:] = state.logits
         return logits
 
     def feed(
         self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
     ) -> None:
-        """Feed tokens to each of B states, all in one pass over the weights."""
+        """Feed tokens to each of B states, all in one pass over the weights. A state's logits are
+        an array of its own, which is never written again while anybody has it.
+        """
+        self._settle()
         ids = [token for fed in tokens for token in fed]
-        self._feed(ids, [len(fed) for fed in tokens], states)
-        for fed, state, is_wanted in zip(tokens, states, wanted, strict=True):
+        arrays = [self._in_place(state) for state in states]
+        logits = [self._rows.take() if is_wanted else None for is_wanted in wanted]
+        self.model.forward(ids, [len(fed) for fed in tokens], arrays, logits)
+        for fed, state, row in zip(tokens, states, logits, strict=True):
             state.tokens.extend(fed)
-            if not is_wanted:
-                state.logits = None
+            state.logits = row
 
     def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
-        """Draw a token from the logits of each of B states."""
-        return choose_on_host(states, choices)
+        """Draw a token from the logits of each of B states, with all threads."""
+        rows = [_row(state, choice) for state, choice in zip(states, choices, strict=True)]
+        return choose(self.pool, rows) if rows else []
 
     def draws(self, plan: DrawPlan) -> None:
         """Leave drawing to the host."""
-
-    def _feed(
-        self, tokens: Sequence[int], lengths: Sequence[int], states: Sequence[State]
-    ) -> Float32s:
-        self._settle()
-        logits = self.model.forward(tokens, lengths, [self._in_place(state) for state in states])
-        for state, row in zip(states, logits, strict=True):
-            state.logits = row.copy()  # the caller may change what it is given
-        return logits
 
     def _in_place(self, state: State) -> list[Float32s]:
         """Give a state's arrays in the library's order; what lies in pieces is put together.
@@ -150,6 +150,25 @@ class NativeEngine:
         self._calls += 1
         if self._calls == _SETTLED:
             self.moving = move_in_background(self._mapped)
+
+
+def _row(state: State, choice: Choice) -> Row:
+    """Say for the library what is drawn from and how."""
+    sampling, penalties = choice.sampling, choice.penalties
+    assert state.logits is not None
+    return Row(
+        np.ascontiguousarray(state.logits),
+        choice.never.astype(np.int64, copy=False),
+        Penalty(penalties.ids, penalties.counts, sampling.presence, sampling.frequency),
+        Settings(
+            sampling.top_p,
+            sampling.top_k,
+            sampling.temperature,
+            sampling.min_p,
+            sampling.order == "openai",
+        ),
+        choice.u,
+    )
 
 
 def _picked(tensor: NativeTensor) -> bool:

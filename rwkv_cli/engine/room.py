@@ -10,6 +10,8 @@ from rwkv_cli.engine.protocol import Engine
 from rwkv_cli.native.hostmemory import free_memory
 
 _FLOAT = 4  # bytes
+_SPARE = 512 << 20  # bytes that stay free for everything else
+_MOST = 128  # sequences beyond which more of them make no pass more worth while
 
 
 @runtime_checkable
@@ -41,3 +43,16 @@ def slot_bytes(engine: Engine, vocab: int) -> int:
 def free_bytes(engine: Engine) -> int | None:
     """Count the bytes that sequences may take beside what is there; None where nothing tells."""
     return engine.free_bytes() if isinstance(engine, Measured) else free_memory()
+
+
+def room_for(engine: Engine, vocab: int) -> int:
+    """Say how many sequences to compute at once: as many as fit, as far as more of them go faster.
+
+    Args:
+        engine: Whose sequences they are.
+        vocab: Tokens that the model knows.
+    """
+    free = free_bytes(engine)
+    if free is None:
+        return _MOST
+    return max(1, min(_MOST, (free - _SPARE) // slot_bytes(engine, vocab)))

@@ -13,7 +13,7 @@ from rwkv_cli.errors import LimitError, RwkvError
 from rwkv_cli.native.sources import FILE_NAME
 from rwkv_cli.places import named_native_library
 
-ABI = 1  # RWKV_NATIVE_ABI of native/include/rwkv_native.h
+ABI = 2  # RWKV_NATIVE_ABI of native/include/rwkv_native.h
 
 _NO_MEMORY = -2
 _BUILD = "rwkv doctor --build"

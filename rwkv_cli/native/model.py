@@ -100,8 +100,12 @@ class NativeModel:
             self._library.rwkv_model_free(self._handle)
 
     def forward(
-        self, tokens: Sequence[int], lengths: Sequence[int], states: Sequence[Sequence[Float32s]]
-    ) -> Float32s:
+        self,
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        states: Sequence[Sequence[Float32s]],
+        logits: Sequence[Float32s | None],
+    ) -> None:
         """Feed `lengths[s]` tokens to each state s, in place.
 
         Args:
@@ -109,24 +113,25 @@ class NativeModel:
             lengths: One or more each.
             states: Arrays of each state in the order of the version's table, each (layers, ...)
                 float32 and contiguous.
-
-        Returns:
-            (B, V) float32 logits after each state's last token.
+            logits: For each state (V,) float32 where the scores after its last token go; None where
+                they are not wanted, which saves computing them.
 
         Raises:
-            NativeError: A token, a length or a state makes no sense.
+            NativeError: A token, a length, a state or a place for logits makes no sense.
         """
         ids = np.asarray(tokens, dtype=np.int32)
         counts = np.asarray(lengths, dtype=np.int32)
         # The library sees addresses alone, so what it cannot check is checked here.
-        if len(states) != len(counts) or len(ids) != counts.sum(dtype=np.int64):
+        if not len(states) == len(logits) == len(counts) or len(ids) != counts.sum(dtype=np.int64):
             raise NativeError(f"{len(ids)} tokens and {len(states)} states do not fit the lengths")
         if (counts < 1).any():
             raise NativeError("a sequence has no tokens")
         if any(len(arrays) != self._state_arrays for arrays in states):
             raise NativeError(f"a state of this model has {self._state_arrays} arrays")
+        if any(row is not None and row.shape != (self._vocab,) for row in logits):
+            raise NativeError(f"logits of this model are {self._vocab} numbers")
         addresses = [_address(array) for arrays in states for array in arrays]
-        logits: Float32s = np.empty((len(counts), self._vocab), dtype=np.float32)
+        places = [None if row is None else _address(row) for row in logits]
         check(
             self._library.rwkv_forward(
                 self._handle,
@@ -134,20 +139,19 @@ class NativeModel:
                 counts.ctypes.data,
                 len(counts),
                 (c_void_p * len(addresses))(*addresses),
-                logits.ctypes.data,
+                (c_void_p * len(places))(*places),
             )
         )
-        return logits
 
 
 def _address(array: Float32s) -> int:
-    """Give where an array of a state lies.
+    """Give where an array of a state or of logits lies.
 
     Raises:
         NativeError: It is not float32 in one piece that may be written.
     """
     if array.dtype != np.float32 or not array.flags.carray:
-        raise NativeError("an array of a state is not float32 in one writable piece")
+        raise NativeError("an array is not float32 in one writable piece")
     return int(array.ctypes.data)
 
 

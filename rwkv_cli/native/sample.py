@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class _Settings(ctypes.Structure):
+class Settings(ctypes.Structure):
     """`rwkv_sampling` of rwkv_native.h."""
 
     _fields_ = (
@@ -61,7 +61,7 @@ def draw(
         NativeError: A setting is out of range.
     """
     token = ctypes.c_int32()
-    settings = _Settings(top_p, top_k, temperature, min_p, temperature_first)
+    settings = Settings(top_p, top_k, temperature, min_p, temperature_first)
     address, size = logits.ctypes.data, logits.size
     check(_function()(address, size, ctypes.byref(settings), u, ctypes.byref(token)))
     return token.value if token.value >= 0 else None
@@ -74,7 +74,7 @@ def _function() -> ctypes._NamedFuncPointer:
     function.argtypes = [
         ctypes.c_void_p,
         ctypes.c_int64,
-        ctypes.POINTER(_Settings),
+        ctypes.POINTER(Settings),
         ctypes.c_double,
         ctypes.POINTER(ctypes.c_int32),
     ]

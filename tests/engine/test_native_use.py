@@ -77,7 +77,12 @@ def test_the_library_is_given_no_array_in_pieces(native: Model) -> None:
     read_only.flags.writeable = False
     for bad in (np.asfortranarray(arrays[1]), arrays[1].astype(np.float64), read_only):
         with pytest.raises(NativeError, match="in one writable piece"):
-            native.engine.model.forward([1], [1], [[arrays[0], bad, arrays[2]]])
+            native.engine.model.forward([1], [1], [[arrays[0], bad, arrays[2]]], [None])
+    for bad in (np.empty((1, 256), np.float32), np.empty(255, np.float32)):
+        with pytest.raises(NativeError, match="logits of this model are 256 numbers"):
+            native.engine.model.forward([1], [1], [arrays], [bad])
+    with pytest.raises(NativeError, match="in one writable piece"):
+        native.engine.model.forward([1], [1], [arrays], [np.empty(512, np.float32)[::2]])
 
 
 def test_state_of_other_sizes_is_refused(native: Model, tmp_path: Path) -> None:
@@ -94,17 +99,18 @@ def test_token_outside_the_vocabulary_is_refused_and_changes_nothing(
     _, state = native.prefill([1, 2])
     before = [array.tobytes() for array in _arrays(native, state)]
     with pytest.raises(NativeError, match=f"token {token} is outside the vocabulary of 256"):
-        native.engine.model.forward([1, token], [2], [_arrays(native, state)])
+        native.engine.model.forward([1, token], [2], [_arrays(native, state)], [None])
     assert [array.tobytes() for array in _arrays(native, state)] == before
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [-1], [1], [3], [1, 1], [3, -1]], ids=str)
 def test_lengths_that_do_not_fit_are_refused(native: Model, lengths: list[int]) -> None:
     states = [_arrays(native, native.zero_state()) for _ in lengths]
+    tokens = [1, 2] if lengths else []
     with pytest.raises(NativeError):
-        native.engine.model.forward([1, 2][: 0 if not lengths else 2], lengths, states[:1])
+        native.engine.model.forward(tokens, lengths, states[:1], [None] * len(lengths))
     with pytest.raises(NativeError):
-        native.engine.model.forward([1, 2], [2], [states[0][:2] if states else []])
+        native.engine.model.forward([1, 2], [2], [states[0][:2] if states else []], [None])
 
 
 @pytest.mark.parametrize(

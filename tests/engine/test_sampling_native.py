@@ -205,7 +205,7 @@ def test_bad_arguments_are_refused_at_the_border() -> None:
     with pytest.raises(NativeError):
         native.draw(row[:0], 0.5, **good)
     token = ctypes.c_int32()
-    settings_ = native._Settings(0.5, 0, 1.0, 0.0, 0)
+    settings_ = native.Settings(0.5, 0, 1.0, 0.0, 0)
     function = native._function()
     assert function(None, 9, ctypes.byref(settings_), 0.5, ctypes.byref(token)) == -1
     assert function(row.ctypes.data, 9, None, 0.5, ctypes.byref(token)) == -1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle.cuda_draws import Batch, Floats, assert_drawn, bits
-from oracle.cuda_host import compiler, host_kernels
+from oracle.cuda_host import compiler, host_kernels, is_sanitized
 
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.sampling import Sampling, draw_plainly, uniform
@@ -102,11 +102,12 @@ KINDS = ("flat", "peaked", "broad", "far apart", "banned", "tied")
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_the_hosts(kind: str) -> None:
     same = []
+    thinner = 6 if is_sanitized() else 1  # there it is memory that is tested
     for vocab, step in ((1, 97), (2, 61), (33, 23), (77, 7), (1000, 7), (5000, 11)):
-        chosen = SETTINGS[vocab % step :: step]
+        chosen = SETTINGS[vocab % step :: step * thinner]
         rows = [logits_of(kind, vocab, seed) for seed in range(len(chosen))]
         same.append(assert_batch(rows, chosen, vocab))
-    assert min(same) > 0.97
+    assert min(same) > (0.97 if thinner == 1 else 0.9)
     assert sum(same) / len(same) > 0.99
 
 

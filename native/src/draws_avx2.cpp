@@ -1,0 +1,14 @@
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "draws.h"
+
+namespace rwkv {
+namespace {
+#include "draws.inl"
+}  // namespace
+
+const Draws draws_avx2 = {largest, weigh, keep};
+
+}  // namespace rwkv
