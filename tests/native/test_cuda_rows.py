@@ -200,6 +200,31 @@ def test_a_prompt_may_be_cut_anywhere(cut: int) -> None:
         )
 
 
+def test_sequences_may_have_different_lengths_and_rows_no_sequence() -> None:
+    lengths, rows = [1, 4, 0, 2], 9
+    whole = Mixing(4, 3, 192)
+    begin = np.array([0, 1, 5, 5, 7], np.int32)
+    whose = np.array([0, 1, 1, 1, 1, 3, 3, -1, -1], np.int32)
+    planes = [plane[:rows].copy() for plane in whole.run(starts=begin, owner=whose, rows=rows)]
+    for sequence, length in enumerate(lengths):
+        if length == 0:
+            assert np.isnan(whole.after[sequence]).all()
+            continue
+        part = slice(begin[sequence], begin[sequence] + length)
+        alone = Mixing(4, 3, 192)
+        alone.sequences, alone.tokens = 1, length
+        expected = alone.run(
+            residual={name: array[part].copy() for name, array in whole.residual().items()},
+            shift=states(whole.before[sequence:], alone.after, OFFSET),
+            more=[more[part].copy() for more in whole.more],
+        )
+        assert all(
+            np.array_equal(a[part], b[:length]) for a, b in zip(planes, expected, strict=True)
+        )
+        assert np.array_equal(whole.after[sequence], alone.after[0], equal_nan=True)
+    assert_close(planes[0][7:], whole.normed()[7:9])  # mixed with nothing
+
+
 def test_the_last_row_of_each_sequence_is_gathered() -> None:
     case = Mixing(3, 7, 320)
     for grid in (1, 3):

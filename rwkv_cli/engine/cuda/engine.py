@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CHUNKS = (1024, 256, 64, 16, 4)
 _UNPACKED = 64  # tokens that are worth unpacking weights for
 # Sequences that a pass of more rows than sequences has room for.
-_SEQUENCES = (1, 8, 64, 256)
+_SEQUENCES = (1, 8, 64, 128, 192, 256, 320, 384, 512)
 _LEAST_ROWS, _FINE = CHUNKS[-1], 512  # rows of the smallest pass; from where sizes lie closer
 
 _VERSIONS = {

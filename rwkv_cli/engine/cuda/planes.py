@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 WARPS = 8  # of a block of kRowThreads
 
-# Kernels that begin while the ones before end made every pass slower (benchmarks/records/gpu-third.md).
-OVERLAPS = False
+_MANY = 64  # rows from where kernels that read prompts do better one after the other
 _ROOMS = (64, 256, 1024)  # rows that programs share memory for
 
 
@@ -52,7 +51,8 @@ class Planes:
     ) -> None:
         self.device, self.weights, self.layout = arena.device, weights, layout
         self.sequences, self.rows = sequences, rows
-        self.program = Program(arena.device, arena, overlaps=OVERLAPS)
+        overlaps = overlaps_well(sequences, rows)
+        self.program = Program(arena.device, arena, overlaps=overlaps)
         self.dims = weights.dims
         begins = [16 * sequences, 4 * (sequences + 1), 4 * rows, 4 * rows]
         self.feed = self.program.buffer("feed", (sum(begins),), torch.uint8)
@@ -174,3 +174,11 @@ class Planes:
             plane_type=self.type,
         )
         return planes
+
+
+def overlaps_well(sequences: int, rows: int) -> bool:
+    """Tell whether a pass is faster where kernels begin while the ones before end: on an H200 those
+    of a few rows were, and those of single tokens; RWKV-7's scan over many tokens took half as long
+    again (benchmarks/records/gpu-batches.md).
+    """
+    return sequences == rows or rows < _MANY
