@@ -206,3 +206,22 @@ KERNEL(rows_last, RowsLastArguments, kRowThreads) {
       store4(args.out + sequence * args.width + c, residual4(args.residual, row, args.width, c));
   }
 }
+
+// --- rows_copy -----------------------------------------------------------------------------------------
+
+// Copies each row to memory of its own: the logits of a pass, before the next one overwrites them. A block has
+// a stretch of a row.
+struct RowsCopyArguments {
+  const float *from;  // [rows][width]
+  float *const *to;   // of each row, [width]
+  int width, filler;
+};
+
+KERNEL(rows_copy, RowsCopyArguments, kRowThreads) {
+  release_next();
+  await_previous();
+  const float *from = args.from + static_cast<i64>(blockIdx.x) * args.width;
+  float *to = args.to[blockIdx.x];
+  const int step = static_cast<int>(gridDim.y * blockDim.x);
+  for (int c = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x); c < args.width; c += step) to[c] = from[c];
+}

@@ -210,6 +210,16 @@ def test_memory_of_states_is_used_again_and_never_while_somebody_has_it(plain: M
     assert plain.engine.slots.free_bytes > free
 
 
+def test_a_state_that_is_kept_keeps_nothing_of_those_beside_it(plain: Model) -> None:
+    states, kept = [plain.zero_state() for _ in range(12)], []
+    for step in range(40):
+        plain.engine.feed([[step]] * 12, states, [True] * 12)
+        kept.append(states[step % 12].clone())
+    room = sum(plain.engine.scores._sizes.values())
+    assert room * 4 * SHAPE.vocab <= 64 << 20
+    assert room - plain.engine.scores.free_bytes // (4 * SHAPE.vocab) <= 12 + 40 + 1
+
+
 def test_no_memory_for_a_pass_is_said_so_and_changes_nothing(
     plain: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

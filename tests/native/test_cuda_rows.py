@@ -12,6 +12,7 @@ from oracle.cuda_host import compiler
 from oracle.cuda_rows import (
     PLANES,
     SHAPES,
+    Addresses,
     Floats,
     assert_close,
     gaussian,
@@ -240,6 +241,18 @@ def test_the_last_row_of_each_sequence_is_gathered() -> None:
             **sizes,
         )
         assert_close(out, case.sums()[6::7])
+
+
+def test_rows_are_copied_to_memory_of_their_own() -> None:
+    rows = gaussian(np.random.default_rng(3), 3, 1001)
+    copies = [poisoned(1001 + 7) for _ in rows]
+    launch(
+        "rows_copy", "RowsCopyArguments", (3, 2, 1), THREADS,
+        **{"from": rows}, to=Addresses(copies), width=1001,
+    )  # fmt: skip
+    for row, copy in zip(rows, copies, strict=True):
+        assert np.array_equal(copy[:1001], row)
+        assert np.isnan(copy[1001:]).all()
 
 
 def activated(x: Floats, name: str) -> NDArray[np.float64]:

@@ -87,27 +87,21 @@ class Chooser:
         arguments = structures()[kind](**fields)
         self.device.launch(Launch(name, (blocks, 1, 1), constant(threads), shared, arguments))
 
-    def _on_card(self, logits: Sequence[Logits]) -> tuple[list[torch.Tensor], NDArray[np.int64]]:
-        """Give where logits lie, and what must be kept for it; those on the host go there."""
+    def _on_card(self, logits: Sequence[Logits]) -> tuple[torch.Tensor | None, NDArray[np.int64]]:
+        """Give where logits lie, and what must be kept for it: those on the host go there."""
         where = np.empty(len(logits), np.int64)
-        kept: list[torch.Tensor] = []
         host: list[int] = []
-        last: torch.Tensor | None = None
-        begin, step = 0, 4 * self.vocab
         for row, one in enumerate(logits):
-            if isinstance(one, CardLogits) and one.block.device == self.device.place:
-                if one.block is not last:
-                    last, begin = one.block, one.block.data_ptr()
-                    kept.append(last)
-                where[row] = begin + one.row * step
+            if isinstance(one, CardLogits) and one.cell.place == self.device.place:
+                where[row] = one.cell.address
             else:
                 host.append(row)
-        if host:
-            rows = np.stack([_on_host(logits[row]) for row in host])
-            block = torch.from_numpy(rows).to(self.device.place)
-            kept.append(block)
-            where[host] = block.data_ptr() + step * np.arange(len(host))
-        return kept, where
+        if not host:
+            return None, where
+        rows = np.stack([_on_host(logits[row]) for row in host])
+        block = torch.from_numpy(rows).to(self.device.place)
+        where[host] = block.data_ptr() + 4 * self.vocab * np.arange(len(host))
+        return block, where
 
     def _settings_of(self, choices: Sequence[Choice]) -> bytes:
         """Give the settings of all."""

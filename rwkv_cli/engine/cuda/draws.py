@@ -15,7 +15,7 @@ import torch
 from rwkv_cli.engine.cuda.decode import Decode
 from rwkv_cli.engine.cuda.device import Device, Run
 from rwkv_cli.engine.cuda.program import constant
-from rwkv_cli.engine.cuda.slots import Cell, Slot, Slots
+from rwkv_cli.engine.cuda.slots import Cell, Cells, Slot, Slots
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
 from rwkv_cli.native.cuda.structures import structures
@@ -31,18 +31,17 @@ class CardLogits:
     """The scores of the next token while they lie on the card: the `DeviceLogits` of this engine.
 
     Args:
-        block: (B, V) float32, of several sequences; never written again.
-        row: Which row of it they are.
+        cell: Their memory; never written again.
     """
 
-    __slots__ = ("block", "row")
+    __slots__ = ("cell",)
 
-    def __init__(self, block: torch.Tensor, row: int) -> None:
-        self.block, self.row = block, row
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
 
     def to_host(self) -> Float32s:
         """Copy them to the host."""
-        found: Float32s = self.block[self.row].cpu().numpy().copy()
+        found: Float32s = self.cell.data.cpu().numpy().copy()
         return found
 
 
@@ -52,12 +51,12 @@ class _Step:
 
     Attributes:
         after: The state after it.
-        logits: (1, V) what that expects next.
+        logits: What that expects next.
         drawn: Waits for the token that was drawn from them.
     """
 
     after: Cell
-    logits: torch.Tensor
+    logits: Cell
     drawn: Callable[[], torch.Tensor]
 
 
@@ -67,11 +66,12 @@ class Drawer:
     Args:
         device: Who runs it.
         slots: Memory for the model's states.
+        scores: Memory for logits.
         decode: A program of a token of one sequence, to be added to.
     """
 
-    def __init__(self, device: Device, slots: Slots, decode: Decode) -> None:
-        self.device, self.slots, self.decode = device, slots, decode
+    def __init__(self, device: Device, slots: Slots, scores: Cells, decode: Decode) -> None:
+        self.device, self.slots, self.scores, self.decode = device, slots, scores, decode
         program, self.vocab = decode.program, decode.dims.vocab
         vocab = self.vocab
         words = -(-vocab // 32)
@@ -141,7 +141,8 @@ class Drawer:
         addresses = np.array([before.address, after.address], np.int64).view(np.uint8)
         self.device.upload(self.decode.feed[:16], torch.from_numpy(addresses))
         self._run()
-        logits = self.decode.logits.clone()
+        (logits,) = self.scores.take(1)
+        logits.data.copy_(self.decode.logits[0])
         return _Step(after, logits, self.device.download(self._drawn))
 
 
@@ -178,7 +179,7 @@ class Draws:
         self._ahead = drawn, following
         state.move_to(Slot(drawer.slots.layout, step.after))
         state.tokens.extend([token])
-        state.logits = CardLogits(step.logits, 0)
+        state.logits = CardLogits(step.logits)
         return drawn
 
 

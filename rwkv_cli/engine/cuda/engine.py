@@ -15,17 +15,18 @@ import torch
 from rwkv_cli.arch.spec import state_shapes
 from rwkv_cli.engine.cuda.chooser import Chooser
 from rwkv_cli.engine.cuda.decode import BATCHES, Decode, dot_parts
-from rwkv_cli.engine.cuda.device import Device, Run
+from rwkv_cli.engine.cuda.device import Device, Launch, Run
 from rwkv_cli.engine.cuda.draws import CardLogits, Drawer, Draws
 from rwkv_cli.engine.cuda.program import Arena, constant
 from rwkv_cli.engine.cuda.rows import Rows
-from rwkv_cli.engine.cuda.slots import Cell, Layout, Slot, Slots
+from rwkv_cli.engine.cuda.slots import Cell, Cells, Layout, Slot, Slots
 from rwkv_cli.engine.cuda.weights import TYPES, Weights
 from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 from rwkv_cli.engine.torch_weights import within_memory
 from rwkv_cli.errors import LimitError
+from rwkv_cli.native.cuda.structures import structures
 from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ CHUNKS = (1024, 256, 64, 16, 4)
 _UNPACKED = 64  # tokens that are worth unpacking weights for
 # Sequences that a pass of more rows than sequences has room for.
 _SEQUENCES = (1, 8, 64, 128, 192, 256, 320, 384, 512)
+_COPIERS = 8  # blocks that copy a row of logits
 _LEAST_ROWS, _FINE = CHUNKS[-1], 512  # rows of the smallest pass; from where sizes lie closer
 
 _VERSIONS = {
@@ -63,6 +65,7 @@ class CudaEngine:
         self.arch, self.dims = weights.arch, weights.dims
         self.layout = Layout(state_shapes(self.arch, self.dims))
         self.slots = Slots(self.layout, device.place)
+        self.scores = Cells(self.dims.vocab, device.place)
         self.version = import_module(f"rwkv_cli.engine.cuda.{_VERSIONS[self.arch.name]}")
         self.version.prepare(weights)
         self.numerics = f"cuda {device.kind} {weights.dtype}"
@@ -136,11 +139,32 @@ class CudaEngine:
         order = sorted(range(len(states)), key=lambda row: not wanted[row])
         count = sum(wanted)
         ordered = [states[row] for row in order]
-        with within_memory(len(states), self.device.name):
-            logits = self._pass([tokens[row] for row in order], ordered)
-            kept = logits[:count].clone()
-        for row, state in enumerate(ordered):
-            state.logits = CardLogits(kept, row) if row < count else None
+        try:
+            with within_memory(len(states), self.device.name), self.device.guard():
+                kept = self.scores.take(count)
+                logits = self._pass([tokens[row] for row in order], ordered)
+                self._keep(logits, kept)
+        except LimitError:
+            self.slots.trim()
+            self.scores.trim()
+            raise
+        for cell, state in zip(kept, ordered, strict=False):
+            state.logits = CardLogits(cell)
+        for state in ordered[count:]:
+            state.logits = None
+
+    def _keep(self, logits: torch.Tensor, cells: Sequence[Cell]) -> None:
+        """Copy the first rows of logits to memory of their own, before the next pass."""
+        if not cells:
+            return
+        where = torch.empty(len(cells), dtype=torch.int64, device=self.device.place)
+        self.device.upload(where, torch.tensor([cell.address for cell in cells]))
+        threads = constant("kRowThreads")
+        arguments = structures()["RowsCopyArguments"](
+            **{"from": logits.data_ptr()}, to=where.data_ptr(), width=self.dims.vocab
+        )
+        grid = (len(cells), _COPIERS, 1)
+        self.device.launch(Launch("rows_copy", grid, threads, 0, arguments))
 
     @torch.inference_mode()
     def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
@@ -162,7 +186,8 @@ class CudaEngine:
             return None
         if self._drawer is None:
             with torch.inference_mode(), self.device.guard():
-                self._drawer = Drawer(self.device, self.slots, self.built_decode(1))
+                decode = self.built_decode(1)
+                self._drawer = Drawer(self.device, self.slots, self.scores, decode)
         return Draws(self._drawer, plan)
 
     def _draws_here(self) -> bool:
@@ -182,7 +207,7 @@ class CudaEngine:
         if self.chunks:
             self._many(1, self.chunk)  # so that this is not free any more
         free = self.device.free_bytes()
-        return None if free is None else free + self.slots.free_bytes
+        return None if free is None else free + self.slots.free_bytes + self.scores.free_bytes
 
     def _pass(self, tokens: Sequence[Sequence[int]], states: Sequence[State]) -> torch.Tensor:
         """Advance each state by some tokens: (B, V) logits on the card, there until the next

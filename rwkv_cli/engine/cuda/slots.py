@@ -43,7 +43,7 @@ class Layout:
 
 
 class Cell:
-    """Memory of one state, free for another one as soon as nobody has this any more.
+    """Memory of one state or of its logits, free for another as soon as nobody has this any more.
 
     Attributes:
         address: Where it begins.
@@ -57,8 +57,13 @@ class Cell:
 
     @property
     def data(self) -> torch.Tensor:
-        """The numbers, (layout.size,) float32."""
+        """The numbers, (size,) float32."""
         return self._slab[self._row]
+
+    @property
+    def place(self) -> torch.device:
+        """The card."""
+        return self._slab.device
 
     def __del__(self) -> None:
         self._free.append((self._slab, self._row))
@@ -92,25 +97,25 @@ class Slot:
         return Slot(self.layout, self.cell)
 
 
-class Slots:
-    """The memory of all states of an engine; it grows when more are at work than ever before.
+class Cells:
+    """Memory for arrays of one size; it grows when more are at work than ever before.
 
     Args:
-        layout: Of the states.
+        size: Floats of each.
         place: The card.
     """
 
-    def __init__(self, layout: Layout, place: torch.device) -> None:
-        self.layout, self.place = layout, place
+    def __init__(self, size: int, place: torch.device) -> None:
+        self.size, self.place = size, place
         self._free: list[tuple[torch.Tensor, int]] = []
-        self._sizes: dict[int, int] = {}  # states of each slab, by its address
+        self._sizes: dict[int, int] = {}  # cells of each slab, by its address
 
     def take(self, count: int) -> list[Cell]:
-        """Give memory for some states; what is in it has no meaning."""
+        """Give memory for some; what is in it has no meaning."""
         missing = count - len(self._free)
         if missing > 0:
-            rows = max(missing, _SLAB // (4 * self.layout.size) or 1)
-            slab = torch.empty(rows, self.layout.size, dtype=torch.float32, device=self.place)
+            rows = max(missing, _SLAB // (4 * self.size) or 1)
+            slab = torch.empty(rows, self.size, dtype=torch.float32, device=self.place)
             self._sizes[slab.data_ptr()] = rows
             # In place: cells that are at work know this list.
             self._free[:0] = [(slab, row) for row in reversed(range(rows))]
@@ -118,6 +123,33 @@ class Slots:
 
     def _cell(self) -> Cell:
         return Cell(*self._free.pop(), self._free)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the memory that nothing is in."""
+        return len(self._free) * 4 * self.size
+
+    def trim(self) -> None:
+        """Give back what nothing is in, as far as it was asked for together."""
+        rows = dict.fromkeys(self._sizes, 0)
+        for slab, _ in self._free:
+            rows[slab.data_ptr()] += 1
+        unused = {address for address, free in rows.items() if free == self._sizes[address]}
+        self._sizes = {a: size for a, size in self._sizes.items() if a not in unused}
+        self._free[:] = [one for one in self._free if one[0].data_ptr() not in unused]
+
+
+class Slots(Cells):
+    """The memory of all states of an engine.
+
+    Args:
+        layout: Of the states.
+        place: The card.
+    """
+
+    def __init__(self, layout: Layout, place: torch.device) -> None:
+        super().__init__(layout.size, place)
+        self.layout = layout
 
     def on_card(self, state: State) -> Slot:
         """Give a state on the card, bringing it there first."""
@@ -131,21 +163,7 @@ class Slots:
         return kept
 
     def _has(self, slot: Slot) -> bool:
-        return slot.layout is self.layout or slot.cell.data.device == self.place
-
-    @property
-    def free_bytes(self) -> int:
-        """Bytes of the memory that no state is in."""
-        return len(self._free) * 4 * self.layout.size
-
-    def trim(self) -> None:
-        """Give back what no state is in, as far as it was asked for together."""
-        rows = dict.fromkeys(self._sizes, 0)
-        for slab, _ in self._free:
-            rows[slab.data_ptr()] += 1
-        unused = {address for address, free in rows.items() if free == self._sizes[address]}
-        self._sizes = {a: size for a, size in self._sizes.items() if a not in unused}
-        self._free[:] = [one for one in self._free if one[0].data_ptr() not in unused]
+        return slot.layout is self.layout or slot.cell.place == self.place
 
 
 def packed(layout: Layout, arrays: Mapping[str, Float32s]) -> torch.Tensor:
