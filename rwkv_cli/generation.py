@@ -302,6 +302,8 @@ class Generation:
         """Leave with the state what a later generation needs to go on from it as if never
         interrupted.
         """
+        if self._leave == DISPOSED:
+            return
         self.state.attachments = replace(
             self.state.attachments,
             sampler=self.sampler,

@@ -26,6 +26,7 @@ class Blocks:
         name: What people call it.
         regular: Whether it is a file on a disk, whose bytes can be read more than once.
         interrupted: Whether it ends before its end.
+        size: Bytes after which it ends, whatever was added since they were counted; None for all.
 
     Raises:
         NotFoundError: There is no such file.
@@ -47,6 +48,9 @@ class Blocks:
             raise RefusedError(f"{self.name} is a folder")
         self.regular = stat.S_ISREG(mode)
         self._start = os.lseek(self._descriptor, 0, os.SEEK_CUR) if self.regular else 0
+        self._given, self.size = 0, None
+
+    size: int | None
 
     def __iter__(self) -> Iterator[bytes]:
         """Read on to the end, or to an interrupt.
@@ -55,6 +59,11 @@ class Blocks:
             StorageError: It cannot be read.
         """
         while (self.regular or self._ready()) and (block := self._read()):
+            if self.size is not None:
+                block = block[: max(0, self.size - self._given)]
+            if not block:
+                return
+            self._given += len(block)
             yield block
 
     def again(self) -> Iterator[bytes]:

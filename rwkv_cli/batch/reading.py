@@ -16,7 +16,7 @@ from rwkv_cli.batch.jsonline import parse_object
 from rwkv_cli.batch.kinds import CSV, LINES, LOOK, TSV, kind_of, refuse_foreign
 from rwkv_cli.batch.row import Row, RowError
 from rwkv_cli.batch.splitting import BOM, Splitter, TooLong
-from rwkv_cli.errors import UsageError
+from rwkv_cli.errors import RefusedError, UsageError
 
 MAX_LINE = 16 << 20
 STDIN = 0
@@ -67,6 +67,7 @@ class RowSource:
         head, self.kind = _begin(rest, kind, suffix, blocks.name)
         self._splitter = self._splits(itertools.chain([head] if head else [], rest))
         self._lines = iter(self._splitter)
+        self._survey: Survey | None = None
         self._table: Table | None = None
         if self.kind in (CSV, TSV):
             marks = b"," if self.kind == CSV else b"\t"
@@ -87,6 +88,8 @@ class RowSource:
 
         Raises:
             StorageError: The input cannot be read.
+            RefusedError: It is not what the survey found; what was added behind that does not
+                count.
         """
         for index, record in enumerate(self._records(self._lines)):
             if self._blocks.interrupted:
@@ -97,6 +100,8 @@ class RowSource:
                     yield Row(index, error=found)
                 else:
                     yield Row(index, found)
+        if self._survey and not self._blocks.interrupted:
+            self._refuse_changed(self._survey)
 
     def unread(self) -> Iterator[tuple[int, bytes]]:
         """Give all rows as they stand, but for those that are too long, each with the number of
@@ -107,14 +112,25 @@ class RowSource:
                 yield self._splitter.line, record
 
     def survey(self) -> Survey | None:
-        """Count the rows of a file in a pass of its own; None where there can be only one pass."""
+        """Count the rows of a file in a pass of its own; None where there can be only one pass.
+        There are no others from then on, even if the file grows.
+        """
         if not self._blocks.regular:
             return None
         splitter = self._splits(self._blocks.again())
         count = sum(1 for _ in self._records(iter(splitter)))
         if self._table:
             count -= 1
-        return Survey(count, splitter.offset, splitter.digest())
+        self._survey = Survey(count, splitter.offset, splitter.digest())
+        self._blocks.size = self._survey.size
+        return self._survey
+
+    def _refuse_changed(self, survey: Survey) -> None:
+        if self.digest_so_far() != survey.digest:
+            raise RefusedError(
+                f"{self._blocks.name} was changed while it was read",
+                hint="--restart begins again with what it is now; leave it alone meanwhile",
+            )
 
     @property
     def bytes_read(self) -> int:
