@@ -74,7 +74,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l logprobs -d 'Log p
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l echo -d 'Write the prompt before the answer'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l json -d 'One JSON object with text and figures'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l input -d 'Answer each row of a file; ’-’ is stdin' -r -F
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l format -d 'jsonl, openai, csv, tsv or lines; else told by the file' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l format -d 'jsonl, openai, csv, tsv, lines; else as it looks' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l jobs -d 'Rows at once; else as memory allows' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l skip -d 'Pass over the first rows' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l limit -d 'Answer so many rows at most' -x

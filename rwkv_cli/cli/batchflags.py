@@ -30,7 +30,7 @@ def _flag(
 
 batch_options = together((
     _flag("-i", "--input", metavar="FILE", text="Answer each row of a file; '-' is stdin."),
-    _flag("--format", metavar="KIND", text="jsonl, openai, csv, tsv or lines; else told by the file."),
+    _flag("--format", metavar="KIND", text="jsonl, openai, csv, tsv, lines; else as it looks."),
     _flag("-j", "--jobs", metavar="N", kind=NUMBER, text="Rows at once; else as memory allows."),
     _flag("--skip", metavar="N", kind=NUMBER, text="Pass over the first rows."),
     _flag("--limit", metavar="N", kind=NUMBER, text="Answer so many rows at most."),
