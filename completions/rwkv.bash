@@ -10,7 +10,7 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--lora|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--errors|--file|--input|--lora|--output|--plot|--save-state|--state|--tokenizer|-f|-i|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then

@@ -73,18 +73,18 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l samples -d 'K answ
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l logprobs -d 'Log probabilities, and the N likeliest' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l echo -d 'Write the prompt before the answer'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l json -d 'One JSON object with text and figures'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l input -d 'Answer each row of a file; ’-’ is stdin' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l format -d 'Of the rows: jsonl, openai, csv, tsv or lines' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l jobs -d 'Rows at once; as memory allows' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l input -d 'Answer each row of a file; ’-’ is stdin' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l format -d 'jsonl, openai, csv, tsv, lines; else as it looks' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l jobs -d 'Rows at once; else as memory allows' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l skip -d 'Pass over the first rows' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l limit -d 'Answer so many rows at most' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dry-run -d 'Show what would be asked, and how long it would take'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-overrides -d 'Fields such as temperature set nothing'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l unordered -d 'Leave rows in the order in which they end'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l errors -d 'Write rows that failed there' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l retry-errors -d 'Try rows that failed again'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l errors -d 'Write rows that failed there' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l retry-errors -d 'Ask again the rows that failed'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l restart -d 'Throw away what an earlier run wrote'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ray-address -d 'Of the cluster for --engine ray (auto)' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ray-address -d 'Cluster of --engine ray; else auto' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l temperature -d '0: always the likeliest token' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-p -d 'Keep the likeliest up to this sum' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-k -d 'Keep the N likeliest; 0: all' -x

@@ -122,6 +122,7 @@ class Run:
         asking: As given.
         answered: How many rows have got an answer or an error.
         failed: How many have got an error.
+        first_failure: The first of these to end, and its error.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Run:
         self._source, self.asking, self._line, self._target = source, asking, line, target
         self._part, self._extract, self._marks = part, extract, marks
         self.answered = self.failed = 0
+        self.first_failure: tuple[int, RowError] | None = None
         self._runner: Runner | None = None
         self._rows: dict[int, tuple[Row, int]] = {}  # in flight, with the bytes of their prompts
         self._bytes = self._seen = 0
@@ -185,6 +187,8 @@ class Run:
         failed = answer.error is not None
         self.answered += 1
         self.failed += failed
+        if answer.error is not None and self.first_failure is None:
+            self.first_failure = row.index, answer.error
         self._target.add(row.index, self._line(row, answer), failed=failed)
 
     def _items(self) -> Iterator[Request | Answer]:

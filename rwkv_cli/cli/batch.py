@@ -16,9 +16,9 @@ from rwkv_cli.batch.running import Prefix
 from rwkv_cli.batch.writing import line_maker
 from rwkv_cli.cli.answering import Answering, answering
 from rwkv_cli.cli.batchplan import Plan, Wishes
+from rwkv_cli.cli.batchreport import BatchReport
 from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.errors import PartialError
-from rwkv_cli.render.batchbar import BatchBar
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import Sink, note, stdout_sink
@@ -102,23 +102,19 @@ class _Rows:
 
     def _answer(self, run: Run, plan: Plan, by: Answering, prefix: Prefix) -> None:
         output = self.output
-        done, failed = (len(output.done), len(output.failed)) if output else (0, 0)
-        bar = BatchBar(plan.rows, done=done, errors=failed, quiet=self.quiet)
-
-        def tick(read: int, generated: int) -> None:
-            bar.update(done + run.answered, failed + run.failed, read + generated)
-
+        report = BatchReport(run, plan.rows, output, quiet=self.quiet)
         try:
-            with bar.listening(), interruptible(run) as interrupts:
-                run.go(by.runner, tick)
+            with report.bar.listening(), interruptible(run) as interrupts:
+                run.go(by.runner, report.tick)
         finally:
-            bar.finish()
+            report.finish()
         if interrupts.count or interrupts.terminated:
-            self._stopped(run)
+            self._say(f"{report.done} done" + ("; the same command goes on" if output else ""))
             interrupts.raise_if_any()
         if output:
             output.finish(sort=not self.flags["unordered"])
         self._tell_shared(prefix, by.from_prefix)
+        self._say(report.summary())
         self._fail_if_any(run.failed)
 
     def _opened(self, plan: Plan, by: Answering) -> Output:
@@ -137,13 +133,6 @@ class _Rows:
         if times > 1:
             tokens = counted(len(prefix.tokens), "token")
             self._say(f"shared prefix: {tokens}, read once instead of {times:,} times")
-
-    def _stopped(self, run: Run) -> None:
-        """Say what there is, and how to go on."""
-        if self.output:
-            self._say(f"{counted(len(self.output.done), 'row')} done; the same command goes on")
-        else:
-            self._say(f"{counted(run.answered, 'row')} done")
 
     def _fail_if_any(self, failed: int) -> None:
         """End with the exit code for rows that failed.

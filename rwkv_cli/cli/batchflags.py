@@ -11,6 +11,7 @@ import click
 from rwkv_cli.batch.kinds import KINDS
 from rwkv_cli.cli.options import NUMBER, together
 from rwkv_cli.errors import UsageError
+from rwkv_cli.text.templates import load_template
 
 
 class BatchOption(click.Option):
@@ -29,22 +30,22 @@ def _flag(
 
 batch_options = together((
     _flag("-i", "--input", metavar="FILE", text="Answer each row of a file; '-' is stdin."),
-    _flag("--format", metavar="KIND", text="Of the rows: jsonl, openai, csv, tsv or lines."),
-    _flag("-j", "--jobs", metavar="N", kind=NUMBER, text="Rows at once; as memory allows."),
+    _flag("--format", metavar="KIND", text="jsonl, openai, csv, tsv, lines; else as it looks."),
+    _flag("-j", "--jobs", metavar="N", kind=NUMBER, text="Rows at once; else as memory allows."),
     _flag("--skip", metavar="N", kind=NUMBER, text="Pass over the first rows."),
     _flag("--limit", metavar="N", kind=NUMBER, text="Answer so many rows at most."),
     _flag("--dry-run", text="Show what would be asked, and how long it would take."),
     _flag("--no-overrides", text="Fields such as temperature set nothing."),
     _flag("--unordered", text="Leave rows in the order in which they end."),
     _flag("--errors", metavar="FILE", text="Write rows that failed there."),
-    _flag("--retry-errors", text="Try rows that failed again."),
+    _flag("--retry-errors", text="Ask again the rows that failed."),
     _flag("--restart", text="Throw away what an earlier run wrote."),
-    _flag("--ray-address", metavar="ADDRESS", text="Of the cluster for --engine ray (auto)."),
+    _flag("--ray-address", metavar="ADDRESS", text="Cluster of --engine ray; else auto."),
 ))  # fmt: skip
 
 # What makes no sense with rows, by the name of its value; then without a file; then too small.
 _FOR_ONE = {
-    "words": "a prompt", "files": "-f", "prompt_tokens": "--prompt-tokens", "echo": "--echo",
+    "files": "-f", "prompt_tokens": "--prompt-tokens", "echo": "--echo",
     "save_state": "--save-state", "as_json": "--json", "no_stdin": "--no-stdin",
 }  # fmt: skip
 _FOR_FILES = {"errors": "--errors", "retry_errors": "--retry-errors", "restart": "--restart"}
@@ -65,9 +66,7 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     Raises:
         UsageError: One does not.
     """
-    for name, flag in _FOR_ONE.items():
-        if flags[name]:
-            raise UsageError(f"{flag} is for a single prompt; with -i the rows are the prompts")
+    _check_prompts(flags)
     if flags["mode"] == "raw" and flags["system"] is not None:
         raise UsageError("--raw has no place for a system text; leave out --raw or -s")
     if flags["format"] not in (None, *KINDS):
@@ -81,6 +80,25 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     given, output = Path(flags["input"]), Path(flags["output"] or "-")
     if given.is_file() and output.is_file() and given.samefile(output):
         raise UsageError(f"{given} would be written while it is read")
+
+
+def _check_prompts(flags: dict[str, Any]) -> None:
+    """Check that the rows alone are prompts, and that --template can be meant."""
+    if flags["words"]:
+        words = " ".join(flags["words"])
+        raise UsageError(
+            f"with -i the rows are the prompts; there is no place for {words!r}",
+            hint="--template 'Translate: {text}' says something with each row",
+        )
+    for name, flag in _FOR_ONE.items():
+        if flags[name]:
+            raise UsageError(f"{flag} is for a single prompt; with -i the rows are the prompts")
+    form = told_apart(flags["template"])[1]
+    try:
+        load_template(form or "world")
+    except UsageError as error:
+        error.hint = "a template for rows has fields in braces: 'Translate: {text}'"
+        raise
 
 
 def told_apart(template: str | None) -> tuple[str | None, str | None]:

@@ -5,7 +5,7 @@ what rows are asked with, and what an output remembers of that.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,7 @@ from rwkv_cli.batch.kinds import OPENAI
 from rwkv_cli.batch.manifest import InputFacts, Manifest
 from rwkv_cli.batch.output import SEEDS
 from rwkv_cli.batch.reading import RowSource, Survey, open_rows
-from rwkv_cli.batch.row import Request, Row
+from rwkv_cli.batch.row import Request, Row, RowError
 from rwkv_cli.batch.running import NO_PREFIX, Prefix
 from rwkv_cli.batch.shared import common_prefix
 from rwkv_cli.batch.template import Template, template_text
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 RAY = "ray"  # what --engine calls a cluster
 LOOK = 1000  # rows that are compared to find what all of them share
+A_FEW = 3  # rows that people look at
 _WORTH = 16  # tokens that it takes to make copying a state worth while
 _HEAD = 1 << 16  # bytes of a prompt that are looked at for that
 _LAST = 8  # tokens at the end of a state that can hold what stands between two turns
@@ -188,14 +189,29 @@ class Plan:
         """Find what prompts share: from the first rows of a file, or, of a stream, from what stands
         before the text of any row.
         """
-        asked = [asking(row) for row in self.first_rows()]
+        return self.shared(map(asking, self._first_rows()))
+
+    def shared(self, asked: Iterable[Request | RowError]) -> Prefix:
+        """Find what the prompts among some requests share."""
         state = self._flags["state"]
         requests = [r for r in asked if isinstance(r, Request) and r.state == state]
         heads = (self._model.tokenizer.encode(request.prompt[:_HEAD]) for request in requests)
         tokens = common_prefix(heads) if len(requests) > 1 else []
         return Prefix(tokens, state) if len(tokens) >= _WORTH else NO_PREFIX
 
-    def first_rows(self) -> Iterator[Row]:
+    def samples(self) -> Iterator[Row]:
+        """Give the first of the rows that are asked for, and nothing else after them: of a file
+        enough to tell what rows share, of a stream, which may be slow, a few.
+        """
+        return self._first_of(self._source, A_FEW if self._survey is None else LOOK)
+
+    def _first_of(self, source: RowSource, most: int) -> Iterator[Row]:
+        flags = self._flags
+        skip, limit = flags["skip"] or 0, flags["limit"]
+        wanted = source.rows(lambda index: index >= skip)
+        return islice(wanted, most if limit is None else min(most, limit))
+
+    def _first_rows(self) -> Iterator[Row]:
         """Give the first rows of a file once more, or of a stream two that are made up."""
         if self._survey is None or self._flags["input"] == "-":
             template = self._wishes.template
@@ -205,7 +221,7 @@ class Plan:
             return
         path, null = Path(self._flags["input"]), self._flags["null"]
         with open_rows(path, self._source.kind, null=null) as first:
-            yield from islice(first, LOOK)
+            yield from self._first_of(first, LOOK)
 
     def _defaults(self, seed: int) -> Defaults:
         flags, settings = self._flags, self._settings

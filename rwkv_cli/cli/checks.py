@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rwkv_cli.cli.batchflags import BATCH_ONLY
+from rwkv_cli.cli.batchflags import BATCH_ONLY, told_apart
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 from rwkv_cli.store.named import find_state
 from rwkv_cli.text.stops import StopMatcher
@@ -48,6 +48,11 @@ def _check_sources(flags: dict[str, Any]) -> None:
         example = "printf 'one\\0two\\0' | rwkv generate -i - --null"
         raise UsageError(
             "--null is for the prompts of -i and the answers of -k", hint=f"for example: {example}"
+        )
+    if told_apart(flags["template"])[0] is not None:
+        raise UsageError(
+            "a template with fields is for the rows of -i; for one prompt, --template names a "
+            "chat format"
         )
     if flags["prompt_tokens"] is not None:
         if flags["words"] or flags["files"]:

@@ -20,7 +20,8 @@ from rwkv_cli.render.streams import FileSink, Sink, stdout_sink
 @click.command(
     cls=Command,
     epilog="Without --raw and --chat, the text is continued as it is; it is answered as a chat "
-    "turn with -s, or when there are both a document (stdin, -f) and words.",
+    "turn with -s, or when there are both a document (stdin, -f) and words. With -i, the rows of a "
+    "file are the texts, and --template 'Translate: {text}', or @FILE, makes them of fields.",
 )
 @click.argument("words", nargs=-1, metavar="[PROMPT]...")
 @click.option(
@@ -75,8 +76,8 @@ def generate(**flags: Any) -> None:
         generate_rows(flags)
         return
     flags["samples"] = flags["samples"] or 1
-    settings = collect(flags)
     check_flags(flags)
+    settings = collect(flags)
     prompt = _checked_prompt(flags)
     mode = flags["mode"] or _natural_mode(prompt, flags["system"])
     if mode == "raw" and flags["think"] is not None:

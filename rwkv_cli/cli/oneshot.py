@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rwkv_cli.cli.checks import token_ids
 from rwkv_cli.cli.loading import choose_model, drawing, interruptible, load, open_budget
 from rwkv_cli.cli.prompt import Prompt, chat_text, raw_text
-from rwkv_cli.cli.report import Run, as_json, report, several_as_json
+from rwkv_cli.cli.report import Run, as_json, report, report_one, report_several, several_as_json
 from rwkv_cli.cli.settings import Settings
 from rwkv_cli.errors import UsageError
 from rwkv_cli.places import prefix_folder
-from rwkv_cli.render.progress import Progress, counted
+from rwkv_cli.render.progress import Progress
 from rwkv_cli.render.streams import STDOUT, Sink, TerminalSink, is_terminal, note
-from rwkv_cli.render.style import dim, hint
+from rwkv_cli.render.style import hint
 from rwkv_cli.store.named import find_state
 from rwkv_cli.store.prefix import PrefixCache
 from rwkv_cli.text.fenced import first_block
@@ -152,7 +152,7 @@ class OneShot:
 
     def _several(self, model: Model, state: State) -> None:
         """Give several answers, generated together from the one reading of the prompt."""
-        from rwkv_cli.scheduler import Job, Listed, Scheduler
+        from rwkv_cli.scheduler import Job, Listed, Scheduler, Work
 
         start, read = time.monotonic(), state.attachments
         _, first = self._drawing(model, read)
@@ -160,15 +160,23 @@ class OneShot:
         places = [replace(first, stream=stream) for stream in streams]
         begins = [partial(self._generation, model, place=place) for place in places]
         job = Job(None, lambda: state, tuple, begins)
-        scheduler = Scheduler(model, self.samples)
-        with interruptible(scheduler) as interrupts:
-            works = [work for over in scheduler.run(Listed([job])) for work in over]
+        scheduler, works = Scheduler(model, self.samples), list[Work]()
+        progress = Progress("writing the answers", "tokens", None, enabled=not self.quiet)
+        try:
+            with interruptible(scheduler) as interrupts:
+                for over in scheduler.run(Listed([job])):
+                    works += over
+                    progress.update(scheduler.generated)
+        finally:
+            progress.finish()
         self.figures.decode_s = time.monotonic() - start
         for work in works:
             if work.error is not None:
                 raise work.error
             answers = [(m.generation, bytes(m.text)) for m in work.answers]
             self._give_several(model, answers)
+            if not self.quiet:
+                report_several(self.figures, [generation.count for generation, _ in answers])
         self.sink.close()
         interrupts.raise_if_any()
 
@@ -185,8 +193,7 @@ class OneShot:
             return
         for number, ((generation, _), text) in enumerate(zip(answers, texts, strict=True), 1):
             if not self.quiet:
-                count = counted(generation.count, "token")
-                note(dim(f"answer {number}, {count}, {generation.finish}"))
+                report_one(number, generation)
             shown = self._extracted(text) if self.flags["extract"] else text
             end = b"\0" if self.flags["null"] else b"" if shown.endswith(b"\n") else b"\n"
             self.sink.write(shown + end)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rwkv_cli.logprobs import Score
 
 _WHY = {"end": "end of text", "stop": "stop text", "interrupt": "interrupted"}
+_CUT = "cut by -N, a higher one allows more"
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ class Run:
 
 def report(run: Run, generation: Generation, *, verbose: bool) -> None:
     """Print the figures on stderr, and say so when the answer was cut for its length."""
-    why = _WHY.get(generation.finish or "", "cut by -N, a higher one allows more")
+    why = _WHY.get(generation.finish or "", _CUT)
     count = generation.count
     parts = (
         [counted(count, "token"), speed(count, run.decode_s), why] if count else ["no tokens", why]
@@ -62,6 +63,25 @@ def report(run: Run, generation: Generation, *, verbose: bool) -> None:
             f"seed {generation.randomness.seed}",
             *parts,
         ]
+    note(dim(f"[{' · '.join(parts)}]"))
+
+
+def report_one(number: int, generation: Generation) -> None:
+    """Say on stderr which of several answers is next."""
+    why = _WHY.get(generation.finish or "", _CUT)
+    note(dim(f"[answer {number} · {counted(generation.count, 'token')} · {why}]"))
+
+
+def report_several(run: Run, counts: list[int]) -> None:
+    """Print the figures of several answers, which were generated together, on stderr."""
+    tokens = sum(counts)
+    parts = [
+        counted(len(counts), "answer"),
+        counted(tokens, "token"),
+        speed(tokens, run.decode_s),
+    ]
+    if run.cached_tokens:
+        parts.insert(0, f"cached {run.cached_tokens:,} of {counted(run.prompt_tokens, 'token')}")
     note(dim(f"[{' · '.join(parts)}]"))
 
 

@@ -317,3 +317,48 @@ def test_a_stream_is_answered_row_by_row_and_gone_on_with(
     for stdin in (half[: half.rindex(b"\n") + 1], rows, rows):
         assert rwkv([*flags, "-o", str(out)], env, stdin).returncode in (0, 2)
     assert rwkv([*flags, "-o", str(out)], env, rows[9:]).returncode == 2
+
+
+def test_the_first_failure_is_told_at_once_and_what_came_of_a_run_at_its_end(
+    cli: Cli, flags: list[object], given: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows, out = given({"prompt": "a"}, {"text": "b", "prompt": 3}, {"no": 1}), tmp_path / "out"
+    told = cli(*[flag for flag in flags if flag != "-q"], "-i", rows, "-o", out)
+    assert told.code == 7
+    assert "row 1 failed: " in told.err
+    assert "row 2 failed" not in told.err
+    assert "[3 rows, 2 failed · 1 token read, " in told.err
+    assert cli(*flags, "-i", rows, "--limit", 1).err == ""
+
+
+def test_a_dry_run_shows_the_rows_that_would_be_asked_and_none_that_are_made_up(
+    cli: Cli, flags: list[object], given: Callable[..., Path]
+) -> None:
+    rows = given({"text": "first"}, {"text": "second"}, {"text": "third"})
+    part = cli(*flags, "-i", rows, "--skip", 1, "--limit", 1, "--dry-run").out
+    assert b"row 1: 6 tokens" in part
+    assert b"first" not in part
+    assert b"third" not in part
+    assert b"1 row: " in part
+    stream = cli(*flags, "-i", "-", "--dry-run", stdin=rows.read_bytes()).out
+    assert [b"row 0: 5 tokens" in stream, b"third" in stream] == [True, True]
+
+
+def test_a_dry_run_counts_what_prompts_share_once(
+    cli: Cli, flags: list[object], given: Callable[..., Path]
+) -> None:
+    rows = given(*({"prompt": "The same beginning, then " + word} for word in ("one", "two")))
+    shown = cli(*flags, "-i", rows, "--dry-run").out
+    assert b"shared prefix: 25 tokens, to be read once\n" in shown
+
+
+def test_the_two_meanings_of_a_template_are_told_apart(
+    cli: Cli, flags: list[object], given: Callable[..., Path]
+) -> None:
+    rows = given({"text": "a"})
+    name = cli(*flags, "-i", rows, "--template", "Translate this")
+    assert (name.code, "fields in braces" in name.err) == (2, True)
+    single = cli(*flags, "--template", "Translate: {text}", "hello")
+    assert (single.code, "rows of -i" in single.err) == (2, True)
+    words = cli(*flags, "-i", rows, "Translate", "this")
+    assert (words.code, "'Translate this'" in words.err) == (2, True)
