@@ -36,7 +36,7 @@ cuda-kernels = $(addprefix tests/native/test_cuda_,dot.py ends.py heads.py numbe
 cuda-test:        ## the CUDA kernels on the CPU, under the address and undefined behaviour sanitizers
 	$(PYTHON) native/test/cuda/sanitized.py -q $(cuda-kernels)
 	$(PYTHON) native/test/cuda/sanitized.py -q tests/engine/test_cuda.py tests/engine/test_cuda_draws.py \
-	  -k 'v4-narrow or v6-wide or v7-narrow or stop_string'
+	  tests/engine/test_cuda_batches.py -k 'v4-narrow or v6-wide or v7-narrow or stop_string or beside_it or for_many'
 
 cuda-check:       ## what the CUDA kernels use of each architecture, against a table (needs nvcc)
 	$(PYTHON) native/test/cuda/budget.py

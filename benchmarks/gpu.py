@@ -1,7 +1,7 @@
 """Measure and check the CUDA kernels on this machine's card, in nine minutes or in parts.
 
-`python benchmarks/gpu.py [facts|kernels|equality|speed|profile|peer|sanitize ...] --out FOLDER
-[--limit SECONDS]`
+`python benchmarks/gpu.py [facts|kernels|equality|speed|batches|profile|peer|sanitize ...]
+--out FOLDER [--limit SECONDS]`
 
 It runs from a checkout: the package need not be installed. `FOLDER/gpu.json` and `FOLDER/gpu.md`
 are written after each measurement, so that a run that is cut off leaves what it had.

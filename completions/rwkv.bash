@@ -10,7 +10,7 @@ _rwkv() {
   local current="${COMP_WORDS[COMP_CWORD]}" previous="${COMP_WORDS[COMP_CWORD-1]}" words=""
   local IFS=$'\n'
   case "$previous" in
-    --compare|--file|--lora|--output|--plot|--save-state|--state|--tokenizer|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --compare|--errors|--file|--input|--lora|--output|--plot|--save-state|--state|--tokenizer|-f|-i|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then
@@ -20,7 +20,7 @@ _rwkv() {
   fi
   case "${COMP_WORDS[1]}" in
     chat) words="--continue --resume --fork --name --file --system --state --think --prefill --max-tokens --interactive --rebuild --no-cache --no-save --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
-    generate) words="--file --no-stdin --null --chat --raw --system --think --max-tokens --stop --state --no-cache --save-state --prompt-tokens --output --extract --echo --json --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
+    generate) words="--file --no-stdin --null --chat --raw --system --think --max-tokens --stop --state --no-cache --save-state --prompt-tokens --output --extract --samples --logprobs --echo --json --input --format --jobs --skip --limit --dry-run --no-overrides --unordered --errors --retry-errors --restart --ray-address --temperature --top-p --top-k --min-p --presence --frequency --penalty-decay --sampler-order --ban --seed --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     chats) words="ls show search export import rename rm md json jsonl openai --tree --format --output --all --model --force --yes --json --quiet --verbose --debug --help" ;;
     state) words="ls make feed show verify export import rm gc rebuild --file --force --every --dry-run --yes --json --model --lora --tokenizer --template --strategy --vram-budget --ram-budget --device --dtype --engine --kernels --threads --quiet --verbose --debug --help" ;;
     info) words="--json --tensors --plan --strategy --vram-budget --ram-budget --quiet --verbose --debug --help" ;;

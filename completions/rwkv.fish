@@ -56,7 +56,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l debug -d 'Show the tra
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l help -d 'Show this page'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l file -d 'Read a file; ’-’ is stdin' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-stdin -d 'Leave stdin alone, in loops that read it'
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l null -d 'With -i: prompts end with NUL, not with lines'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l null -d 'Prompts of -i, and answers of -k, end with NUL'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l chat -d 'Answer as a chat turn'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l raw -d 'Continue exactly the given text'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l system -d 'System text; implies --chat' -x
@@ -69,8 +69,22 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l save-state -d 'Sav
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l prompt-tokens -d 'Read token ids such as 1,2,3 instead of text' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l output -d 'Write there instead of stdout' -r -F
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l extract -d 'Only the first fenced block of code'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l samples -d 'K answers from one reading' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l logprobs -d 'Log probabilities, and the N likeliest' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l echo -d 'Write the prompt before the answer'
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l json -d 'One JSON object with text and figures'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l input -d 'Answer each row of a file; ’-’ is stdin' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l format -d 'jsonl, openai, csv, tsv, lines; else as it looks' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l jobs -d 'Rows at once; else as memory allows' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l skip -d 'Pass over the first rows' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l limit -d 'Answer so many rows at most' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dry-run -d 'Show what would be asked, and how long it would take'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l no-overrides -d 'Fields such as temperature set nothing'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l unordered -d 'Leave rows in the order in which they end'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l errors -d 'Write rows that failed there' -r -F
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l retry-errors -d 'Ask again the rows that failed'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l restart -d 'Throw away what an earlier run wrote'
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ray-address -d 'Cluster of --engine ray; else auto' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l temperature -d '0: always the likeliest token' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-p -d 'Keep the likeliest up to this sum' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l top-k -d 'Keep the N likeliest; 0: all' -x

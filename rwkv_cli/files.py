@@ -191,6 +191,18 @@ def remove_leftovers(folder: Path) -> None:
                 _remove(path)
 
 
+def remove_leftovers_of(path: Path) -> None:
+    """Delete what killed processes were writing in place of one file, however new it is: who calls
+    knows that nobody else writes that file now.
+    """
+    begin = f".{path.name}."
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            ours = entry.name.startswith(begin) and _OURS.fullmatch(entry.name)
+            if ours and entry.name[len(begin) :].count(".") == 1:  # not of OUT.run.json, say
+                _remove(Path(entry.path))
+
+
 def _temporary(path: Path) -> Path:
     """Name a file beside another that nobody else writes."""
     return path.parent / f".{path.name}.{os.getpid()}-{os.urandom(6).hex()}.tmp"

@@ -83,6 +83,7 @@ class Generation:
         count: Tokens generated so far.
         sampling: How tokens are drawn.
         randomness: Where random numbers come from.
+        logprobs: As given.
         pending: A token that was drawn and shown, and is still to be fed; only between `step` and
             feeding it.
     """
@@ -101,7 +102,7 @@ class Generation:
     ) -> None:
         self.state, self.count, self.finish = state, 0, None
         self._leave = leave
-        self._logprobs = logprobs
+        self.logprobs = logprobs
         self._scores: list[tuple[int, Score]] = []  # with the bytes there were before the token
         self.pending: int | None = None
         self._model, self.sampling, self.randomness = model, sampling, randomness
@@ -187,9 +188,9 @@ class Generation:
         if token == END_OF_TEXT:
             self.finish = END
             return None
-        if self._logprobs is not None:
+        if self.logprobs is not None:
             assert self.state.logits is not None
-            self._scores.append((self._seen, scored(self.state.logits, token, self._logprobs)))
+            self._scores.append((self._seen, scored(self.state.logits, token, self.logprobs)))
         return self._take(token)
 
     def _feed(self) -> None:
@@ -301,6 +302,8 @@ class Generation:
         """Leave with the state what a later generation needs to go on from it as if never
         interrupted.
         """
+        if self._leave == DISPOSED:
+            return
         self.state.attachments = replace(
             self.state.attachments,
             sampler=self.sampler,

@@ -33,7 +33,8 @@ _LEAST = np.finfo(np.float32).tiny  # a token this much less likely than the lik
 
 NOTHING = "no token can be drawn: all are banned, or the logits are not finite"
 
-_RANGES: dict[str, tuple[float, float]] = {
+# What each number may be.
+RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
     "top_p": (0.0, 1.0),
     "top_k": (0, 1 << 20),
@@ -71,7 +72,7 @@ class Sampling:
     banned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:  # NaN does not, either
                 flag = name.replace("_", "-")
@@ -109,18 +110,22 @@ class Penalties:
 
     def __init__(self, ids: Any = (), counts: Any = ()) -> None:
         self._slots = {int(token): slot for slot, token in enumerate(ids)}
-        self._ids = np.fromiter(self._slots, dtype=np.uint32, count=len(self._slots))
+        self._ids = np.fromiter(self._slots, np.uint32, len(self._slots))
         self._counts: Float32s = np.array(counts, dtype=np.float32)
 
     @property
     def ids(self) -> NDArray[np.uint32]:
         """Tokens counted so far, (n,) uint32, in the order they first came."""
-        return self._ids[: len(self._slots)].copy()
+        return self.present()[0].copy()
 
     @property
     def counts(self) -> Float32s:
         """How often each of `ids` was generated, faded, (n,) float32."""
-        return self._counts[: len(self._slots)].copy()
+        return self.present()[1].copy()
+
+    def present(self) -> tuple[NDArray[np.uint32], Float32s]:
+        """Give `ids` and `counts` without a copy: they are right until the next `record`."""
+        return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
 
     def copy(self) -> Penalties:
         """Give counts that go their own way."""
@@ -130,9 +135,9 @@ class Penalties:
         """Fade all counts, then count a token."""
         slot = self._slots.setdefault(token, len(self._slots))
         if slot >= len(self._counts):
-            room = np.zeros(max(64, len(self._counts)), dtype=np.float32)
-            self._counts = np.concatenate((self._counts, room))
-            self._ids = np.concatenate((self._ids, room.astype(np.uint32)))
+            room = max(64, len(self._counts))
+            self._counts = np.concatenate((self._counts, np.zeros(room, np.float32)))
+            self._ids = np.concatenate((self._ids, np.zeros(room, np.uint32)))
         self._ids[slot] = token
         self._counts *= np.float32(decay)
         if text not in UNCOUNTED:
@@ -141,10 +146,8 @@ class Penalties:
     def apply(self, logits: Float32s, sampling: Sampling) -> None:
         """Subtract the penalties from logits (V,), in place."""
         if self._slots and (sampling.presence or sampling.frequency):
-            counts = self._counts[: len(self._slots)]
-            logits[self._ids[: len(counts)]] -= np.float32(sampling.presence) + counts * np.float32(
-                sampling.frequency
-            )
+            ids, counts = self.present()
+            logits[ids] -= np.float32(sampling.presence) + counts * np.float32(sampling.frequency)
 
 
 @dataclass(frozen=True, slots=True)

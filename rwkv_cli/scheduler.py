@@ -15,8 +15,10 @@ from typing import Protocol
 
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
-from rwkv_cli.errors import LimitError, RwkvError
+from rwkv_cli.errors import LimitError, RwkvError, UsageError
 from rwkv_cli.generation import Generation
+
+EMPTY = "the prompt is empty"  # why there is nothing to answer
 
 _SHARE = 4  # prompts get a pass of their own when less than this part of one is left for them
 
@@ -77,9 +79,15 @@ class Work:
         self._state: State | None = None
 
     def open(self) -> None:
-        """Make its state, and look at the beginning of its prompt."""
+        """Make its state, and look at the beginning of its prompt.
+
+        Raises:
+            UsageError: There is nothing to answer: no token, and none was read before.
+        """
         self._state, self._pieces = self.job.start(), iter(self.job.prompt())
         self._look()
+        if not self.reads and self._state.kept_logits is None:
+            raise UsageError(EMPTY)
 
     @property
     def state(self) -> State:

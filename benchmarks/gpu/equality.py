@@ -109,9 +109,9 @@ def batches(engine: CudaEngine, prompt: Sequence[int]) -> dict[str, Any]:
     state = engine.zero_state()
     engine.prefill(prompt, state)
     tokens = [1 + 7 * i % 200 for i in range(64)]
-    alone = np.stack([engine.decode([token], [copied(state)])[0] for token in tokens[:12]])
+    alone = np.stack([engine.decode([token], [copied(engine, state)])[0] for token in tokens[:12]])
     for batch in (2, 3, 4, 8, 12, 64):
-        rows = engine.decode(tokens[:batch], [copied(state) for _ in range(batch)])[:12]
+        rows = engine.decode(tokens[:batch], [copied(engine, state) for _ in range(batch)])[:12]
         if batch <= engine.batches[-1]:
             found[f"{batch}"] = bool(np.array_equal(rows, alone[:batch]))
         else:

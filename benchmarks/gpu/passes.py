@@ -10,7 +10,7 @@ import torch
 from gpu.cards import Cards
 from gpu.facts import matmul_rate, read_bandwidth
 from rwkv_cli.engine.cuda.engine import CudaEngine
-from rwkv_cli.engine.cuda.slots import on_card
+from rwkv_cli.engine.cuda.slots import Slot
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
 from rwkv_cli.sampling import Sampling
@@ -44,9 +44,9 @@ class Fed:
     def __init__(
         self, engine: CudaEngine, states: Sequence[State], tokens: Sequence[Sequence[int]]
     ) -> None:
-        self.program, self._run = engine._program(len(states), len(tokens[0]))
-        self._before = [on_card(state, engine.layout, engine.device.place).data for state in states]
-        self._after = [torch.empty_like(data) for data in self._before]
+        self.program, self._run = engine._program(len(states), sum(map(len, tokens)))
+        self._before = [engine.slots.on_card(state).cell for state in states]
+        self._after = engine.slots.take(len(states))
         with torch.inference_mode():
             engine._feed(self.program, self._before, self._after, tokens)
 
@@ -55,11 +55,12 @@ class Fed:
         self._run()
 
 
-def copied(state: State) -> State:
+def copied(engine: CudaEngine, state: State) -> State:
     """Copy a state to memory of its own: clones would share it, and a cache would hold it."""
     twin = state.clone()
-    assert twin.device is not None
-    twin.device.data = twin.device.data.clone()  # type: ignore[attr-defined]
+    (cell,) = engine.slots.take(1)
+    cell.data.copy_(engine.slots.on_card(state).cell.data)
+    twin.move_to(Slot(engine.layout, cell))
     return twin
 
 

@@ -70,7 +70,7 @@ def profiled(
     device = cards.open(dtype, programmatic=overlap_pays(shape.width, dtype))
     engine = CudaEngine(device, random_weights(shape, dtype, cards.place))
     with torch.inference_mode():
-        states = [copied(engine.zero_state()) for _ in range(sequences)]
+        states = [copied(engine, engine.zero_state()) for _ in range(sequences)]
         feed = np.random.default_rng(3).integers(1, shape.vocab, (sequences, tokens)).tolist()
         fed = Fed(engine, states, feed)
         fed.run()

@@ -27,8 +27,8 @@ SCRIPT = BENCHMARKS / "gpu.py"
 STAND_INS = Path(__file__).with_name("stand_ins")
 # The parts in their order, and the share of the time of each, in seconds of the nine minutes.
 PARTS = {
-    "facts": 35, "kernels": 90, "equality": 60, "speed": 175, "profile": 50, "peer": 60,
-    "sanitize": 70,
+    "facts": 35, "kernels": 90, "equality": 60, "speed": 175, "batches": 45, "profile": 50,
+    "peer": 60, "sanitize": 70,
 }  # fmt: skip
 LIMIT = 520  # seconds, with what is left of nine minutes for the start
 _NEED_LIBRARY = {"kernels", "equality", "sanitize"}
@@ -235,7 +235,7 @@ def units_of(name: str, folder: Path, deadline: Deadline) -> tuple[list[Unit], C
         from rwkv_cli.native.cuda.structures import signatures
 
         return watchers.sanitizer_units(list(signatures()), deadline), lambda: True
-    from gpu import equality, facts, peer, profile, speed
+    from gpu import batches, equality, facts, peer, profile, speed
     from gpu.cards import RealCards, well
 
     cards = RealCards()
@@ -243,6 +243,7 @@ def units_of(name: str, folder: Path, deadline: Deadline) -> tuple[list[Unit], C
         "facts": lambda: facts.units(cards),
         "equality": lambda: equality.units(cards),
         "speed": lambda: speed.units(cards),
+        "batches": lambda: batches.units(cards),
         "profile": lambda: [*profile.units(cards)[:3], *watchers.profiler_units(deadline),
                             *profile.units(cards)[3:]],
         "peer": lambda: peer.units(cards, folder, deadline),

@@ -142,7 +142,7 @@ class Loop:
         """Make states in memory of their own that have seen some tokens."""
         state = self.engine.zero_state()
         self.engine.prefill(self.tokens(_WARM), state)
-        return [copied(state) for _ in range(count)]
+        return [copied(self.engine, state) for _ in range(count)]
 
     @torch.inference_mode()
     def decode(self, batch: int) -> dict[str, Any]:
@@ -202,7 +202,7 @@ class Loop:
         device = self.cards.open(self.case.dtype, programmatic=not self.overlap)
         other = CudaEngine(device, self.weights)
         ours = self.states(1)[0]
-        theirs = copied(ours)
+        theirs = copied(self.engine, ours)
         same = all(
             np.array_equal(self.engine.decode([t], [ours]), other.decode([t], [theirs]))
             for t in self.tokens(24)

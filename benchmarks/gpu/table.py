@@ -104,6 +104,16 @@ def _profile(values: Data) -> Iterator[str]:
         yield ""
 
 
+def _batches(values: Data) -> Iterator[str]:
+    heads = {key: None for of in values.values() for one in of.values() for key in one}
+    rows = (
+        (unit, name, *(one.get(head) for head in heads))
+        for unit, found in values.items()
+        for name, one in found.items()
+    )
+    yield from table(("model", "what", *heads), rows)
+
+
 def _plain(values: Data) -> Iterator[str]:
     for unit, found in values.items():
         yield f"- {unit}: {_said(found)}"
@@ -116,6 +126,7 @@ _WRITERS = {
     "equality": _equality,
     "profile": _profile,
     "peer": _plain,
+    "batches": _batches,
     "speed": _speed,
 }
 

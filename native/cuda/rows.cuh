@@ -1,5 +1,6 @@
 // The rows path, for many tokens at once: the vendor's library multiplies matrices, and these kernels do
-// everything between two products. A row is a token of one of the sequences: row = sequence * tokens + t.
+// everything between two products. A row is a token: those of a sequence lie one after the other, those of the
+// next sequence behind them, and rows that are no token's come last.
 // Matrices of floats are dense [rows][width], with a width that is a multiple of 4, and begin at a multiple
 // of 16 bytes. A plane is an input of a product: a matrix of any float type.
 //
@@ -76,8 +77,10 @@ struct RowsMixArguments {
   const float *mix[kMixPlanes];   // [width]; null: that plane is the normalized vector itself
   const float *more[kMixPlanes];  // [rows][width], added to mix; null: nothing
   void *plane[kMixPlanes];
-  int rows, tokens, width, planes, plane_type;
-  int commit;  // whether the last token of a sequence leaves its normalized vector in the state after
+  const int *starts;  // [sequences + 1]: the first row of each, and where the last one ends
+  const int *owner;   // [rows]: the sequence of each row, -1 where there is none; null, like `starts`: no shift
+  int rows, width, planes, plane_type;
+  int commit, filler;  // commit: whether the last token of a sequence leaves its normalized vector in the state
 };
 
 // Two vectors in shared memory: a row's, and that of the token before it, in the same sequence.
@@ -145,14 +148,15 @@ DEVICE void write_planes(const RowsMixArguments &args, i64 row, int c, float4 no
 }
 
 DEVICE void mix_row(const RowsMixArguments &args, const RowPair &pair, i64 row) {
-  const int sequence = static_cast<int>(row) / args.tokens, t = static_cast<int>(row) % args.tokens;
-  const bool shifts = args.shift.before != nullptr, has_neighbour = shifts && t > 0;
+  const int sequence = args.shift.before ? args.owner[row] : -1;
+  const bool shifts = sequence >= 0, is_first = shifts && row == args.starts[sequence];
+  const bool is_last = shifts && row + 1 == args.starts[sequence + 1], has_neighbour = shifts && !is_first;
   const int count = has_neighbour ? 2 : 1;
   fill_pair(args, pair, row, count);  // each thread reads only what it wrote itself
   float mean[2], scale[2];
   mean_and_scale(pair, count, mean, scale);
-  const float *before = shifts && t == 0 ? state_before(args.shift, sequence) : nullptr;
-  float *after = args.commit && t == args.tokens - 1 ? state_after(args.shift, sequence) : nullptr;
+  const float *before = is_first ? state_before(args.shift, sequence) : nullptr;
+  float *after = args.commit && is_last ? state_after(args.shift, sequence) : nullptr;
   const int step = 4 * static_cast<int>(blockDim.x);
   for (int c = 4 * static_cast<int>(threadIdx.x); c < args.width; c += step) {
     const float4 weight = load4(args.weight + c), bias = load4(args.bias + c);
@@ -183,11 +187,13 @@ KERNEL(rows_mix, RowsMixArguments, kRowThreads) {
 
 // --- rows_last -----------------------------------------------------------------------------------------
 
-// The residual stream of each sequence's last token, with the last product added.
+// The residual stream of each sequence's last token, with the last product added. Sequences without tokens come
+// last: what they are given has no meaning.
 struct RowsLastArguments {
   Residual residual;
-  float *out;  // [sequences][width]
-  int sequences, tokens, width;
+  float *out;         // [sequences][width]
+  const int *starts;  // [sequences + 1], as of rows_mix
+  int sequences, width;
 };
 
 KERNEL(rows_last, RowsLastArguments, kRowThreads) {
@@ -195,8 +201,27 @@ KERNEL(rows_last, RowsLastArguments, kRowThreads) {
   await_previous();
   const int step = 4 * static_cast<int>(blockDim.x);
   for (i64 sequence = blockIdx.x; sequence < args.sequences; sequence += gridDim.x) {
-    const i64 row = (sequence + 1) * args.tokens - 1;
+    const i64 row = args.starts[sequence + 1] - 1;
     for (int c = 4 * static_cast<int>(threadIdx.x); c < args.width; c += step)
       store4(args.out + sequence * args.width + c, residual4(args.residual, row, args.width, c));
   }
+}
+
+// --- rows_copy -----------------------------------------------------------------------------------------
+
+// Copies each row to memory of its own: the logits of a pass, before the next one overwrites them. A block has
+// a stretch of a row.
+struct RowsCopyArguments {
+  const float *from;  // [rows][width]
+  float *const *to;   // of each row, [width]
+  int width, filler;
+};
+
+KERNEL(rows_copy, RowsCopyArguments, kRowThreads) {
+  release_next();
+  await_previous();
+  const float *from = args.from + static_cast<i64>(blockIdx.x) * args.width;
+  float *to = args.to[blockIdx.x];
+  const int step = static_cast<int>(gridDim.y * blockDim.x);
+  for (int c = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x); c < args.width; c += step) to[c] = from[c];
 }

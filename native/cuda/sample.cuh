@@ -1,6 +1,7 @@
 // Draws a token of each sequence of a batch from its logits, as rwkv_cli/sampling.py does on the host, so
-// that many steps of decoding are one graph without a word from it. The two give the same token unless
-// rounding decides: exponentials differ in their last bit, sums in their seventh digit.
+// that many steps of decoding are one graph without a word from it, or that the logits of a batch need not be
+// copied to the host. The two give the same token unless rounding decides: exponentials differ in their last
+// bit, sums in their seventh digit.
 //
 // A draw mostly reads the logits twice, from the second-level cache: for the largest; for the sum of all
 // weights, and how many reach certain bounds; and the few tiles with weights that may remain once more.
@@ -10,21 +11,35 @@
 
 // One block a sequence. The vocabulary has at most kSampleVocab tokens.
 struct SampleArguments {
-  const float *logits;           // [sequences][vocab]
+  const float *const *logits;    // of each sequence, [vocab]
   const DrawSettings *settings;  // [sequences]
-  i64 *position;                 // [sequences]: tokens before the drawn one; counted on
+  // [sequences]: the number in [0, 1) that decides; the counts stay as they are. Null: it is that of the
+  // settings' seed, stream and position, and what is drawn is counted.
+  const double *uniform;
+  i64 *position;  // [sequences]: tokens before the drawn one; counted on; null beside `uniform`
   // Of each sequence, [vocab]: how often each token was generated, faded; negative: never. Null, for one or
   // for all: no penalties.
   float *const *counts;
   // Of each sequence, a bit for each token, set at least where it has a count; the kernel adds the drawn one.
   // Null, for one or for all: every count is read to find these few, which costs as much as the logits do.
   u32 *const *seen;
-  const u32 *banned;     // a bit for each token that is never drawn; may be null
-  const u32 *uncounted;  // a bit for each token whose repetition is not counted again; may be null
-  int *token;            // [sequences]: the drawn one; stays as it is when none can be drawn
-  int *drawn;            // [sequences]: the same for the host, -1 when none can be drawn; may be null
-  int vocab;
-  int banned_stride;  // words from a sequence's bits in `banned` to the next one's; 0: all have the same
+  const u32 *const *banned;  // of each sequence, a bit for each token that is never drawn; null as `counts`
+  const u32 *uncounted;      // a bit for each token whose repetition is not counted again; may be null
+  int *token;                // [sequences]: the drawn one; stays as it is when none can be drawn; may be null
+  int *drawn;                // [sequences]: the same for the host, -1 when none can be drawn; may be null
+  int vocab, filler;
+};
+
+constexpr int kCountThreads = 256;
+
+// Puts down for `sample` how often tokens were generated, and takes it away again: a block a sequence.
+struct SampleCountsArguments {
+  const int *starts;     // [sequences + 1]: where the tokens of each begin
+  const int *ids;        // tokens, each once in a sequence
+  const float *numbers;  // how often each was generated, faded
+  float *const *counts;  // of each sequence, [vocab]: -1 before and after
+  u32 *const *seen;      // the same: no bit before and after
+  int clears, filler;
 };
 
 namespace drawing {
@@ -176,7 +191,7 @@ DEVICE void record(const Block &b, float *counts, u32 *seen, int token, bool is_
 DEVICE void begin(const SampleArguments &args, int sequence, Block &b) {
   b.counts = args.counts ? args.counts[sequence] : nullptr;
   b.seen = args.seen ? args.seen[sequence] : nullptr;
-  b.banned = args.banned ? args.banned + static_cast<i64>(sequence) * args.banned_stride : nullptr;
+  b.banned = args.banned ? args.banned[sequence] : nullptr;
   b.settings = args.settings + sequence;
   b.vocab = args.vocab;
   const DrawSettings &settings = *b.settings;
@@ -201,16 +216,31 @@ KERNEL(sample, SampleArguments, kSampleThreads) {
   __syncthreads();
   if (is_last) {
     const DrawSettings &settings = *b.settings;
-    b.uniform = uniform(settings.seed, settings.stream, static_cast<u64>(args.position[sequence]));
+    if (args.uniform) b.uniform = args.uniform[sequence];
+    else b.uniform = uniform(settings.seed, settings.stream, static_cast<u64>(args.position[sequence]));
   }
-  const int token = draw(b, args.logits + static_cast<i64>(sequence) * args.vocab);
-  if (token >= 0 && b.counts) {
+  const int token = draw(b, args.logits[sequence]);
+  if (token >= 0 && b.counts && !args.uniform) {
     const bool is_uncounted = args.uncounted && (args.uncounted[token / kWarp] >> (token % kWarp) & 1);
     record(b, args.counts[sequence], args.seen ? args.seen[sequence] : nullptr, token, !is_uncounted);
   }
   if (!is_last) return;
   if (args.drawn) args.drawn[sequence] = token;
   if (token < 0) return;
-  args.token[sequence] = token;
-  args.position[sequence]++;
+  if (args.token) args.token[sequence] = token;
+  if (args.position) args.position[sequence]++;
+}
+
+KERNEL(sample_counts, SampleCountsArguments, kCountThreads) {
+  release_next();
+  await_previous();
+  const int sequence = static_cast<int>(blockIdx.x), end = args.starts[sequence + 1];
+  float *counts = args.counts[sequence];
+  u32 *seen = args.seen[sequence];
+  for (int i = args.starts[sequence] + static_cast<int>(threadIdx.x); i < end; i += kCountThreads) {
+    const int id = args.ids[i];
+    counts[id] = args.clears ? -1 : args.numbers[i];
+    if (args.clears) seen[id / kWarp] = 0;
+    else atomicAdd(seen + id / kWarp, 1u << id % kWarp);  // an OR, since no bit is there yet
+  }
 }

@@ -1,4 +1,4 @@
-// The recurrences over the tokens of whole sequences whose state is a matrix for each head, in float32. A
+// The recurrences over the tokens of sequences whose state is a matrix for each head, in float32. A
 // block has 16 value channels of one head of one sequence: rows of the state, which depend on no other row.
 // Four threads share a row in registers, each with every fourth group of four keys. The operands of some
 // tokens at a time go through shared memory; those of the next tokens are on their way while the present
@@ -100,17 +100,19 @@ DEVICE void scan(const Arguments &args) {
   float *operands = carve.take<float>(kScanTokens * Size * Recurrence::kOperands);
   float *values = carve.take<float>(kScanTokens * kScanRows);
   const ScanPlace<Size> place;
-  const i64 first = static_cast<i64>(place.sequence) * args.tokens * args.width;
+  const int begin = args.starts[place.sequence], tokens = args.starts[place.sequence + 1] - begin;
+  if (tokens == 0) return;
+  const i64 first = static_cast<i64>(begin) * args.width;
   Recurrence ahead(args, place.head);
   Fetch<kScanRows> values_ahead;
   RowPart<Size> row;
-  const int begun = smaller(kScanTokens, args.tokens);
+  const int begun = smaller(kScanTokens, tokens);
   ahead.load(args, first + place.head, begun);
   values_ahead.load(args.v + first + place.values, args.width, begun);
   row.load(state_before(args.state, place.sequence) + place.channel * Size);
-  for (int t = 0; t < args.tokens; t += kScanTokens) {
-    const int count = smaller(kScanTokens, args.tokens - t);
-    const int left = smaller(kScanTokens, args.tokens - t - kScanTokens);
+  for (int t = 0; t < tokens; t += kScanTokens) {
+    const int count = smaller(kScanTokens, tokens - t);
+    const int left = smaller(kScanTokens, tokens - t - kScanTokens);
     const i64 present = first + static_cast<i64>(t) * args.width;
     const i64 next = present + static_cast<i64>(kScanTokens) * args.width;
     __syncthreads();  // whoever still reads the tokens before

@@ -18,7 +18,8 @@ struct Scan4Arguments {
   States state;        // its offset finds the numerators
   i64 denominator;     // offsets of the denominators and exponents, like that of `state`
   i64 exponent;
-  int tokens, width, plane_type;
+  const int *starts;  // [sequences + 1], as of rows_mix; a sequence may have no tokens
+  int width, plane_type;
 };
 
 struct Operands4 {
@@ -58,21 +59,22 @@ KERNEL(scan4, Scan4Arguments, kScan4Threads) {
   await_previous();
   const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const int sequence = static_cast<int>(blockIdx.y);
-  if (c >= args.width) return;
+  const int begin = args.starts[sequence], tokens = args.starts[sequence + 1] - begin;
+  if (c >= args.width || tokens == 0) return;
   const float log_w = args.log_w[c], u = args.u[c];
   const float *before = args.state.before[sequence] + c;
   Sums4 sums = {before[args.state.offset], before[args.denominator], before[args.exponent]};
-  const i64 first = static_cast<i64>(sequence) * args.tokens * args.width + c;
+  const i64 first = static_cast<i64>(begin) * args.width + c;
   Operands4 ahead;
-  load_operands(ahead, args, first, args.tokens);
-  for (int t = 0; t < args.tokens; t += kScan4Tokens) {
+  load_operands(ahead, args, first, tokens);
+  for (int t = 0; t < tokens; t += kScan4Tokens) {
     const Operands4 now = ahead;
     const i64 at = first + static_cast<i64>(t) * args.width;
     const i64 next = at + static_cast<i64>(kScan4Tokens) * args.width;
-    load_operands(ahead, args, next, args.tokens - t - kScan4Tokens);
+    load_operands(ahead, args, next, tokens - t - kScan4Tokens);
     UNROLL
     for (int i = 0; i < kScan4Tokens; i++) {
-      if (t + i >= args.tokens) break;
+      if (t + i >= tokens) break;
       const float average = step4(sums, log_w, u, now.k[i], now.v[i]);
       write(args.plane, args.plane_type, at + i * static_cast<i64>(args.width), sigmoid(now.r[i]) * average);
     }

@@ -14,7 +14,8 @@ struct Scan7Arguments {
   const float *replacement;  // b
   float *y;
   States state;
-  int tokens, width;
+  const int *starts;  // [sequences + 1], as of rows_mix; a sequence may have no tokens
+  int width, filler;
 };
 
 template <int Size>

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -66,7 +67,13 @@ class Dims:
 
     def shape(self, axes: str) -> tuple[int, ...]:
         """Resolve axes such as "H N N" to numbers."""
-        return tuple(int(a) if a.isdigit() else self.letters[a] for a in axes.split())
+        return tuple(int(a) if a.isdigit() else self.letters[a] for a in _split(axes))
+
+
+@cache
+def _split(axes: str) -> tuple[str, ...]:
+    """Split axes, of which a table has few, and each new state asks for them."""
+    return tuple(axes.split())
 
 
 def known_archs() -> list[str]:

@@ -7,16 +7,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import Condition, Thread
+from typing import Generic, TypeVar
 
 from rwkv_cli.batch.row import Answer, Request
-from rwkv_cli.scheduler import Job
+
+Made = TypeVar("Made")
 
 _BYTES = 32 << 20  # of prompts that wait; a longer one waits alone
 _PATIENCE = 0.1  # seconds: signals and figures come round this often
 
 
-class Ahead:
-    """A source of jobs for a scheduler.
+class Ahead(Generic[Made]):
+    """A source of jobs for a scheduler, or of whatever is made of requests.
 
     Args:
         items: Requests; an answer among them is of a row that has it already, and passes by.
@@ -29,12 +31,12 @@ class Ahead:
     """
 
     def __init__(
-        self, items: Iterable[Request | Answer], job: Callable[[Request], Job], count: int
+        self, items: Iterable[Request | Answer], job: Callable[[Request], Made], count: int
     ) -> None:
         self.ended = False
         self._items, self._job, self._count = items, job, max(1, count)
         self._changed = Condition()
-        self._waiting: deque[tuple[Job | Answer, int]] = deque()
+        self._waiting: deque[tuple[Made | Answer, int]] = deque()
         self._passed: list[Answer] = []
         self._bytes = 0
         self.failure: BaseException | None = None
@@ -42,7 +44,7 @@ class Ahead:
         # Whoever waits for a byte of a pipe cannot be woken, so nobody waits for this thread.
         Thread(target=self._read, name="reading rows", daemon=True).start()
 
-    def take(self, *, wait: bool) -> Job | None:
+    def take(self, *, wait: bool) -> Made | None:
         """Give the next job."""
         with self._changed:
             if wait and not self._waiting and not self._exhausted:
@@ -51,7 +53,7 @@ class Ahead:
                 item, size = self._waiting.popleft()
                 self._bytes -= size
                 self._changed.notify()
-                if isinstance(item, Job):
+                if not isinstance(item, Answer):
                     return item
                 self._passed.append(item)
             self.ended = self._exhausted
@@ -84,7 +86,7 @@ class Ahead:
             self._exhausted = True
             self._changed.notify_all()
 
-    def _put(self, item: Job | Answer, size: int) -> None:
+    def _put(self, item: Made | Answer, size: int) -> None:
         with self._changed:
             while not self._closed and self._is_full(size):
                 self._changed.wait()

@@ -17,8 +17,9 @@ class RowError:
     """Why a row has no answer.
 
     Attributes:
-        code: Short and stable, for programs: "bad_json", "bad_utf8", "too_long", "missing_field",
-            "bad_value", "empty_prompt", "memory", "no_token".
+        code: Short and stable, for programs. Of reading: "bad_json", "bad_utf8", "bad_csv",
+            "too_long". Of asking: "missing_field", "bad_value", "unsupported", "empty_prompt".
+            Of running: "memory", "no_token", "state", "worker_lost".
         message: One sentence.
     """
 

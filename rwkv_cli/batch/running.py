@@ -10,11 +10,11 @@ from rwkv_cli.batch.ahead import Ahead
 from rwkv_cli.batch.row import Answer, Request, RowError, Sample, TokenScore
 from rwkv_cli.engine.model import Model
 from rwkv_cli.engine.state import State
-from rwkv_cli.errors import LimitError, RefusedError, RwkvError
+from rwkv_cli.errors import LimitError, RefusedError, RwkvError, UsageError
 from rwkv_cli.generation import DISPOSED, Generation
 from rwkv_cli.logprobs import Score
 from rwkv_cli.sampling import NOTHING
-from rwkv_cli.scheduler import Begin, Job, Making, Scheduler, Work
+from rwkv_cli.scheduler import EMPTY, Begin, Job, Making, Scheduler, Work
 from rwkv_cli.traces import Randomness
 
 Tick = Callable[[int, int], None]
@@ -190,6 +190,8 @@ def _told(error: RwkvError) -> RowError:
     """Say why a row has no answer."""
     if isinstance(error, LimitError):
         return RowError("memory", error.message)
+    if isinstance(error, UsageError) and error.message == EMPTY:
+        return RowError("empty_prompt", error.message)
     if isinstance(error, RefusedError) and error.message == NOTHING:
         return RowError("no_token", error.message)
     return RowError("state", error.message)

@@ -12,8 +12,8 @@ from rwkv_cli.cli.settings import keys
 from rwkv_cli.render.streams import stdout_sink
 
 _FILE_FLAGS = {
-    "--file", "--state", "--save-state", "--output", "--tokenizer", "--compare", "--plot",
-    "--lora",
+    "--file", "--input", "--state", "--save-state", "--output", "--errors", "--tokenizer",
+    "--compare", "--plot", "--lora",
 }  # fmt: skip
 
 # What is asked when a model may follow; these commands take one without a flag.
@@ -100,7 +100,7 @@ _rwkv() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
   local IFS=$'\\n'
   case "$previous" in
-    {"|".join(sorted(_FILE_FLAGS))}|-f|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    {"|".join(sorted(_FILE_FLAGS))}|-f|-i|-o) COMPREPLY=($(compgen -f -- "$current")); return ;;
     --model|-m) _rwkv_models "$current"; return ;;
   esac
   if [ "$COMP_CWORD" -eq 1 ]; then

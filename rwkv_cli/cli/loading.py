@@ -60,15 +60,15 @@ def open_budget(settings: Settings) -> Budget:
     return Budget(chats_folder(), prefix_folder(), limit=settings.state_room)
 
 
-def checked_bans(ids: Sequence[int], model: Model) -> tuple[int, ...]:
+def checked_bans(ids: Sequence[int], vocab: int) -> tuple[int, ...]:
     """Give the tokens that --ban names.
 
     Raises:
         UsageError: The model has no such token.
     """
     for token in ids:
-        if token >= model.dims.vocab:
-            raise UsageError(f"--ban {token} is outside the vocabulary of {model.dims.vocab}")
+        if token >= vocab:
+            raise UsageError(f"--ban {token} is outside the vocabulary of {vocab}")
     return tuple(ids)
 
 
@@ -88,7 +88,7 @@ def drawing(
     from rwkv_cli.traces import Randomness, saved_sampler
 
     saved = saved_sampler(attachments) if attachments else None
-    banned = checked_bans(bans, model)
+    banned = checked_bans(bans, model.dims.vocab)
     sampling = settings.sampling(template, saved[0] if saved else None, banned)
     if saved and settings.seed is None:
         return sampling, saved[1]
@@ -187,6 +187,20 @@ class Interrupts:
     def __init__(self) -> None:
         self.count = 0
         self.terminated = False
+
+    def raise_if_any(self) -> None:
+        """End the process as it was asked to.
+
+        Raises:
+            Terminated: By SIGTERM or SIGHUP.
+            Interrupted: By Ctrl-C.
+        """
+        from rwkv_cli.cli.app import Interrupted, Terminated
+
+        if self.terminated:
+            raise Terminated
+        if self.count:
+            raise Interrupted
 
 
 class Interruptible(Protocol):

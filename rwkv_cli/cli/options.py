@@ -79,7 +79,7 @@ class Command(click.Command):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
                 sections.setdefault(getattr(param, "section", "Options"), []).append(record)
-        for title in sorted(sections, key=["Options", "Sampling", "Model"].index):
+        for title in sorted(sections, key=["Options", "Rows", "Sampling", "Model"].index):
             with formatter.section(title):
                 formatter.write_dl(sections[title])
 
@@ -158,7 +158,9 @@ _COMMON = (
 )
 
 
-def _together(options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
+def together(options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
+    """Make one decorator of several options, which are listed in their order."""
+
     def decorate(function: F) -> F:
         for option in reversed(options):
             function = option(function)
@@ -167,6 +169,6 @@ def _together(options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
     return decorate
 
 
-model_options = _together(_MODEL)
-sampling_options = _together(_SAMPLING)
-common_options = _together(_COMMON)
+model_options = together(_MODEL)
+sampling_options = together(_SAMPLING)
+common_options = together(_COMMON)

@@ -104,21 +104,6 @@ def raw_text(prompt: Prompt, ended: Ended = lambda: None) -> Iterator[bytes]:
         yield prompt.words.encode("utf-8", "surrogateescape")
 
 
-def beginning(template: ChatTemplate, before: bytes | None) -> str:
-    """Give what stands before a chat turn.
-
-    Args:
-        template: The format.
-        before: The last bytes of what the model has read; None when it has read nothing.
-    """
-    if before is None:
-        return template.opening()
-    between = template.separator()
-    lengths = range(len(between), 0, -1)
-    there = next((n for n in lengths if before.endswith(between[:n].encode())), 0)
-    return between[there:]
-
-
 def chat_text(
     prompt: Prompt,
     template: ChatTemplate,

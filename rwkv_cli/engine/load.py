@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rwkv_cli.checkpoints.filenames import model_name
-from rwkv_cli.engine.identity import Identity, describe
+from rwkv_cli.engine.described import describe_model
 from rwkv_cli.engine.model import Model, Progress
-from rwkv_cli.engine.modelfile import DEMO, ModelFile, open_model
+from rwkv_cli.engine.modelfile import ModelFile
 from rwkv_cli.engine.placement import QUANTIZED, is_coded, why_unsupported
 from rwkv_cli.engine.protocol import Engine
 from rwkv_cli.engine.strategy import Budgets, Strategy, is_small
@@ -20,7 +19,6 @@ from rwkv_cli.engine.torch_load import enough_memory, require_device, torch_engi
 from rwkv_cli.errors import LimitError, RefusedError, UsageError
 from rwkv_cli.native.library import UnavailableError, unavailable_reason
 from rwkv_cli.native.machine import default_threads
-from rwkv_cli.text.registry import load_tokenizer
 from rwkv_cli.text.tokenizer import ids_without_bytes
 
 if TYPE_CHECKING:
@@ -54,36 +52,19 @@ def load_model(
             none.
         UsageError: The strategy cannot be had here.
     """
-    file = open_model(path)
-    if loras:
-        from rwkv_cli.engine.lora import with_loras
-
-        file = with_loras(file, loras)
-    chosen = tokenizer or file.tokenizer
-    if chosen is None:
-        raise RefusedError(
-            f"{path}: no known tokenizer has a vocabulary of {file.dims.vocab}",
-            hint="name one with --tokenizer FILE",
-        )
-    words = load_tokenizer(chosen, near=file.folder)
-    weights = file.fingerprint()
+    known = describe_model(path, tokenizer=tokenizer, loras=loras)
+    file, words = known.file, known.tokenizer
     engine, notice = _engine(file, strategy, progress)
-    arch = describe(file.arch, file.dims)
-    identity = Identity(arch, weights, words.digest, engine.numerics)
-    name = "+".join(
-        ["demo" if path == DEMO else model_name(path), *(one.path.stem for one in loras)]
-    )
-    silent = np.array(ids_without_bytes(words, file.dims.vocab), dtype=np.intp)
     return Model(
-        name,
+        known.name,
         path,
         file.arch,
         file.dims,
         engine,
-        identity,
+        replace(known.identity, numerics=engine.numerics),
         words,
         file.template,
-        silent,
+        np.array(ids_without_bytes(words, file.dims.vocab), dtype=np.intp),
         notice,
     )
 

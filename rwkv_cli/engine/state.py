@@ -163,6 +163,11 @@ class State:
     def logits(self, scores: Float32s | DeviceLogits | None) -> None:
         self._logits = scores
 
+    @property
+    def kept_logits(self) -> Float32s | DeviceLogits | None:
+        """The scores of the next token wherever they are."""
+        return self._logits
+
     def move_to(self, device: DeviceArrays) -> None:
         """Hand the arrays over to an engine's device; the host copy is dropped."""
         self._host, self.device = None, device
@@ -212,9 +217,8 @@ class State:
 
 def empty_state(arch: Arch, dims: Dims) -> State:
     """Make the state before any token."""
-    return State(
-        {
-            name: np.full(shape, arch.state_start.get(name, 0.0), dtype=np.float32)
-            for name, shape in state_shapes(arch, dims).items()
-        }
-    )
+    # Memory that the system gives as zeros need not be written before it is used.
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in state_shapes(arch, dims).items()}
+    for name, start in arch.state_start.items():
+        zeros[name].fill(start)
+    return State(zeros)

@@ -16,6 +16,7 @@ from rwkv_cli.engine.onehost import choose_on_host, feed_apart
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State, empty_state
 from rwkv_cli.engine.torch_states import Residence, Span
+from rwkv_cli.engine.torch_weights import within_memory
 from rwkv_cli.sampling import Choice
 
 if TYPE_CHECKING:
@@ -117,7 +118,18 @@ class TorchEngine:
         self, tokens: Sequence[Sequence[int]], states: Sequence[State], wanted: Sequence[bool]
     ) -> None:
         """Feed tokens to each of B states: the single ones together, the others one by one."""
-        feed_apart(self, tokens, states, wanted)
+        with within_memory(len(states), self._states.device):
+            feed_apart(self, tokens, states, wanted)
+
+    def slot_bytes(self) -> int:
+        """Count the bytes that a sequence at work takes at most: its state, once more within a
+        pass of several, and its logits, once more within it.
+        """
+        return 2 * (empty_state(self.arch, self.dims).nbytes + 4 * self.dims.vocab)
+
+    def free_bytes(self) -> int | None:
+        """Count the bytes that sequences may take where there is the least room."""
+        return self._states.free_bytes()
 
     def choose(self, states: Sequence[State], choices: Sequence[Choice]) -> list[int]:
         """Draw a token from the logits of each of B states."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rwkv_cli.engine.state import State
+from rwkv_cli.native.hostmemory import free_memory
 
 if TYPE_CHECKING:
     from rwkv_cli.engine.state import Float32s
@@ -38,6 +39,13 @@ def spans_of(devices: Sequence[str]) -> tuple[Span, ...]:
     return tuple(found)
 
 
+def free_on_card(device: str | torch.device) -> int:
+    """Count the bytes of a card that are free, with those that torch holds and does not use."""
+    free, _ = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + held)
+
+
 class TorchArrays:
     """A state's arrays on devices of torch."""
 
@@ -58,11 +66,21 @@ class TorchArrays:
 
 
 class Residence:
-    """Where an engine keeps states."""
+    """Where an engine keeps states.
+
+    Attributes:
+        device: Their devices, for people.
+    """
 
     def __init__(self, spans: tuple[Span, ...]) -> None:
         self.spans = spans
         self._on_host = all(torch.device(span.device).type == "cpu" for span in spans)
+        self.device = " and ".join(dict.fromkeys(span.device for span in spans))
+
+    def free_bytes(self) -> int | None:
+        """Count the bytes that are free where there are the fewest; None where nothing tells."""
+        cards = {span.device for span in self.spans if torch.device(span.device).type == "cuda"}
+        return min(map(free_on_card, cards)) if cards else free_memory()
 
     def open(self, states: Sequence[State]) -> list[Tensors]:
         """Bring states to their devices side by side, (layers, batch, ...) for each span; a single

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from rwkv_cli.arch.spec import GLOBAL_PARAMS, Arch, Dims, arch_module
 from rwkv_cli.arch.stack import Stack
 from rwkv_cli.checkpoints.tensors import Checkpoint, RawTensor
 from rwkv_cli.engine.footprint import can_quantize, is_matrix, layer_params
+from rwkv_cli.errors import LimitError
 from rwkv_cli.ops.quantized import Quantized, put, room_for
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -209,3 +211,25 @@ def out_of_memory(error: RuntimeError) -> bool:
     class for that.
     """
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def within_memory(sequences: int, device: str) -> Iterator[None]:
+    """Say plainly that there is no room for what sequences need beside each other.
+
+    Args:
+        sequences: How many there are.
+        device: Where there is none.
+
+    Raises:
+        LimitError: There is none.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise LimitError(
+            f"not enough memory on {device} for {sequences} sequences at once",
+            hint="fewer of them need less",
+        ) from error

@@ -22,7 +22,9 @@ _HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
 
 
 @contextlib.contextmanager
-def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
+def alone(
+    lock: Path, waiting: Callable[[], None], lockless: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Be the only one at work while this lasts.
 
     The system frees the lock of a process that dies. The file is deleted by whoever holds it, and
@@ -31,11 +33,12 @@ def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
     Args:
         lock: A file for this purpose.
         waiting: Called again and again while another process is at work.
+        lockless: Called once where locks do not work, so that nobody is kept away.
 
     Raises:
         StorageError: The file cannot be made.
     """
-    handle = _taken(lock, waiting)
+    handle = _taken(lock, waiting, lockless or _say_nothing)
     try:
         yield
     finally:
@@ -44,7 +47,7 @@ def alone(lock: Path, waiting: Callable[[], None]) -> Iterator[None]:
         os.close(handle)
 
 
-def _taken(lock: Path, waiting: Callable[[], None]) -> int:
+def _taken(lock: Path, waiting: Callable[[], None], lockless: Callable[[], None]) -> int:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     while True:
         try:
@@ -52,7 +55,7 @@ def _taken(lock: Path, waiting: Callable[[], None]) -> int:
         except OSError as error:
             raise StorageError(f"cannot write {lock}: {reason(error)}") from error
         try:
-            while not _locked(handle):
+            while not _locked(handle, lockless):
                 waiting()
                 time.sleep(_PAUSE)
             if _is_still(lock, handle):
@@ -63,14 +66,21 @@ def _taken(lock: Path, waiting: Callable[[], None]) -> int:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def _say_nothing() -> None:
+    """What happens where locks do not work and nobody wants to know."""
+
+
+def _locked(handle: int, lockless: Callable[[], None]) -> bool:
     """Take the lock, if it is free; where locks do not work, everyone has it."""
     if fcntl is None:
+        lockless()
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _HELD
+        if error.errno in _HELD:
+            return False
+        lockless()
     return True
 
 

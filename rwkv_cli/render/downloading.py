@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import deque
 
-from rwkv_cli.render.progress import clock
+from rwkv_cli.render.progress import bar, clock
 from rwkv_cli.render.sanitize import safe
 from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
 from rwkv_cli.render.style import dim, shows_styles
@@ -120,10 +120,10 @@ class DownloadView:
         else:
             share = f"{100 * self._shown // self._total if self._total else 100:3d} %"
             wide = self._live and width > _WIDE and not state
-            bar = _bar(self._shown, self._total, 16) if wide else ""
+            drawn = bar(self._shown, self._total, 16) if wide else ""
             of = f"{amount(self._shown, fine=True)}/{amount(self._total, fine=True)}"
             speed = "" if state else f"{amount(rate, fine=True)}/s"
-            parts = [share, bar, of, speed, clock(left) + " left" if left and not state else ""]
+            parts = [share, drawn, of, speed, clock(left) + " left" if left and not state else ""]
             if width < _NARROW or (state and self._live):
                 parts = [share, of if width > 45 else "", speed]
             parts.insert(0, name)
@@ -148,13 +148,6 @@ class DownloadView:
         if self._events is not None:
             text = json.dumps({"event": kind, **{k: v for k, v in facts.items() if v != ""}})
             self._events.write(text.encode() + b"\n")
-
-
-def _bar(done: int, total: int, width: int) -> str:
-    """Draw how much is there, in eighths of a cell."""
-    eighths = 8 * width * done // total if total else 8 * width
-    full, part = divmod(eighths, 8)
-    return ("▕" + "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width + 1) + "▏"
 
 
 def _columns() -> int:

@@ -77,6 +77,13 @@ class Progress:
             return
 
 
+def bar(done: int, total: int, width: int) -> str:
+    """Draw how much is there, in eighths of a cell."""
+    eighths = 8 * width * done // total if total else 8 * width
+    full, part = divmod(eighths, 8)
+    return ("▕" + "█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(width + 1) + "▏"
+
+
 def clock(seconds: float) -> str:
     """Say a duration: 42 s, 3 m 05 s, 2 h 10 m."""
     whole = int(seconds)

@@ -189,6 +189,21 @@ def load_template(name: str) -> ChatTemplate:
     return _TEMPLATES[name]
 
 
+def beginning(template: ChatTemplate, before: bytes | None) -> str:
+    """Give what stands before a chat turn.
+
+    Args:
+        template: The format.
+        before: The last bytes of what the model has read; None when it has read nothing.
+    """
+    if before is None:
+        return template.opening()
+    between = template.separator()
+    lengths = range(len(between), 0, -1)
+    there = next((n for n in lengths if before.endswith(between[:n].encode())), 0)
+    return between[there:]
+
+
 def template_for(*, tokenizer: str, name: str, version: str) -> str:
     """Name of the chat format that fits a model best.
 

@@ -21,7 +21,7 @@ from oracle.packing import unpacked
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from gpu import cards, child, equality, facts, models, passes, profile, speed
+from gpu import batches, cards, child, equality, facts, models, passes, profile, speed
 from gpu.packing import packed_panels, packed_rows
 from gpu.steps import floor, recorded
 from shapes import Shape
@@ -169,10 +169,10 @@ def test_everything_is_measured_of_a_model(
     monkeypatch.setattr(speed, "STEPS", 4)
     monkeypatch.setattr(speed, "DRAWN", 4)
     host = HostCards()
-    case = speed.Case("v7-1.5b", dtype, (1, 2, 12), (4, 64))
+    case = speed.Case("v7-1.5b", dtype, (1, 2, 9), (4, 16))
     ceilings = passes.Ceilings(host, 1 << 16, 64)
-    found = dict(speed.measured(host, case, TINY[version], ceilings))
-    names = {"decode 1", "decode 2", "decode 12", "prefill 4", "prefill 64"}
+    found = dict(speed.measured(host, case, replace(TINY[version], layers=1), ceilings))
+    names = {"decode 1", "decode 2", "decode 9", "prefill 4", "prefill 16"}
     assert names <= found.keys()
     assert not [one for one in found.values() if isinstance(one, dict) and "failed" in one]
     assert all(found[name]["tok/s"] > 0 for name in names)
@@ -300,3 +300,16 @@ def test_every_case_names_a_shape() -> None:
     for name, count in millions.items():
         total = sum(np.prod(draw.shape) for draw in models.draws(models.SHAPES[name]))
         assert total / 1e6 == pytest.approx(count, rel=0.01)
+
+
+@needs_kernels
+def test_batches_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SHAPES": {"tiny": TINY["v7"]}, "STEPS": 1, "STEPS_ON_HOST": 1, "PROMPT": 5, "PROMPTS": 2,
+        "LENGTH": 3, "READ": 20, "GENERATED": 7,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(batches, name, value)
+    found = dict(batches.measured(HostCards(), "tiny", sizes=(2, 9)))
+    assert all("failed" not in measures for measures in found.values()), found
+    assert found["9 sequences"]["sampled on the card, tok/s"] > 0
+    assert {"together, ms", "apart, ms"} == set(found["9 and a prompt of 5"])

@@ -181,8 +181,7 @@ def test_a_chat_turn_on_a_saved_state_begins_after_a_blank_line(
     ("text", "given"), [("a book\n\n", b""), ("a book\n", b"\n"), ("x", b"\n\n")]
 )
 def test_what_the_state_ends_with_is_not_repeated(text: str, given: bytes) -> None:
-    from rwkv_cli.cli.prompt import beginning
-    from rwkv_cli.text.templates import load_template
+    from rwkv_cli.text.templates import beginning, load_template
 
     assert beginning(load_template("world"), text.encode()).encode() == given
 

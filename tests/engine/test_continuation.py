@@ -18,14 +18,15 @@ WHOLE, FIRST = 60, 23
 _PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
-from oracle.models import load
+from rwkv_cli.engine.load import load_model
+from rwkv_cli.engine.strategy import Strategy
 from rwkv_cli.generation import Generation
 from rwkv_cli.traces import Randomness, saved_sampler
 from rwkv_cli.sampling import Sampling
 
 task = json.load(sys.stdin)
 for path in task["models"]:
-    model = load(Path(path), engine=task["engine"])
+    model = load_model(Path(path), Strategy("cpu", None, task["engine"]), tokenizer="bytes")
     if task["from"]:
         state = model.load_state(Path(path).with_suffix(task["from"]))
         sampling, randomness = saved_sampler(state.attachments)

@@ -27,7 +27,7 @@ if compiler() is None or not is_available():
 # whose inputs are rounded to the planes' type; decisions allow 2e-3 there, which bf16 cannot hold.
 DECODE = {"fp32": 1e-5, "bf16": 1e-5, "fp16": 1e-5, "int8": 2e-3, "int4": 2e-3}
 PREFILL = {"fp32": 1e-5, "bf16": 2e-2, "fp16": 2e-3, "int8": 3e-3, "int4": 3e-3}
-TOKENS = 23  # a chunk of 16, one of 4, and three that are decoded
+TOKENS = 21  # a chunk of 16, one of 4, and one that is decoded
 
 # Widths that are no multiples of 64, heads of other sizes, low ranks that are no multiples of 8.
 NARROW = Shape(layers=2, heads=3, size=32, ffn=160, vocab=70, rank=5)
@@ -43,7 +43,7 @@ def test_logits_equal_float64_on_the_same_weights(version: str, dtype: str, tmp_
     expected = Float64Model(version, as_computed(path, dtype)).run(tokens)
     model = cuda_model(path, dtype)
     state = model.zero_state()
-    for token, wanted in zip(tokens[:5], expected, strict=False):
+    for token, wanted in zip(tokens[:3], expected, strict=False):
         row, state = model.decode(token, state)
         assert distance(row, wanted) < DECODE[dtype]
     model.engine.chunks = (16, 4)  # of packed models as well, which unpack for more alone

@@ -12,6 +12,7 @@ from oracle.models import save_pth
 from oracle.weights import Shape, random_model
 
 from rwkv_cli.engine.model import Model
+from rwkv_cli.engine.onehost import choose_on_host
 from rwkv_cli.engine.state import State
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.generation import Generation
@@ -36,7 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Model]:
     """A model that draws on the card, and the same one that leaves it to the host."""
     path = save_pth(random_model("v7", SHAPE), tmp_path_factory.mktemp("m") / "m.pth")
     card, host = cuda_model(path, "fp32"), cuda_model(path, "fp32")
-    host.engine.draws = lambda plan: None
+    host.engine.draws, host.engine.choose = lambda plan: None, choose_on_host
     return card, host
 
 

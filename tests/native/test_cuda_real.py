@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from oracle import cuda_real
 from oracle.cuda_host import compiler, host_kernels
-from oracle.cuda_rows import gaussian, launch, poisoned, poisoned_plane, states
+from oracle.cuda_rows import (
+    gaussian,
+    launch,
+    owner,
+    poisoned,
+    poisoned_plane,
+    starts,
+    states,
+)
 
 
 class OtherMemory:
@@ -39,7 +47,7 @@ def last_rows() -> tuple[Any, Any]:
     out = poisoned(2, 64)
     launch(
         "rows_last", "RowsLastArguments", (2, 1, 1), 256,
-        residual={"x": x}, out=out, sequences=2, tokens=3, width=64,
+        residual={"x": x}, out=out, sequences=2, starts=starts(2, 3), width=64,
     )  # fmt: skip
     return out, x
 
@@ -59,7 +67,8 @@ def test_addresses_of_states_are_those_on_the_card(card: OtherMemory) -> None:
     launch(
         "rows_mix", "RowsMixArguments", (2, 1, 1), 256, 4 * (2 * 64 + 16),
         residual={"x": x}, weight=ones[0], bias=zeros[0], shift=states(before, after),
-        mix=[ones[0]], plane=[plane], rows=2, tokens=1, width=64, planes=1, commit=1,
+        mix=[ones[0]], plane=[plane], starts=starts(2, 1), owner=owner(2, 1), rows=2,
+        width=64, planes=1, commit=1,
     )  # fmt: skip
     assert np.array_equal(plane.view(np.float32), np.stack(before))  # moved there all the way
     assert not after[0].any()  # equal numbers, normalized

@@ -12,14 +12,17 @@ from oracle.cuda_host import compiler
 from oracle.cuda_rows import (
     PLANES,
     SHAPES,
+    Addresses,
     Floats,
     assert_close,
     gaussian,
     launch,
     numbers,
+    owner,
     poisoned,
     poisoned_plane,
     sigmoid,
+    starts,
     states,
     wide,
 )
@@ -66,8 +69,9 @@ class Mixing:
             "x_out": self.x_out, "weight": self.weight, "bias": self.bias,
             "shift": states(self.before, self.after, OFFSET),
             "mix": self.mix, "more": self.more, "plane": self.out,
-            "rows": rows, "tokens": self.tokens, "width": self.width, "planes": self.planes,
-            "plane_type": PLANES[self.dtype], "commit": 1,
+            "starts": starts(self.sequences, self.tokens),
+            "owner": owner(self.sequences, self.tokens), "rows": rows, "width": self.width,
+            "planes": self.planes, "plane_type": PLANES[self.dtype], "commit": 1,
         }  # fmt: skip
         shared = 2 * 4 * self.width + 2 * THREADS // 32 * 4
         fields.update(changes)
@@ -197,11 +201,36 @@ def test_a_prompt_may_be_cut_anywhere(cut: int) -> None:
         )
 
 
+def test_sequences_may_have_different_lengths_and_rows_no_sequence() -> None:
+    lengths, rows = [1, 4, 0, 2], 9
+    whole = Mixing(4, 3, 192)
+    begin = np.array([0, 1, 5, 5, 7], np.int32)
+    whose = np.array([0, 1, 1, 1, 1, 3, 3, -1, -1], np.int32)
+    planes = [plane[:rows].copy() for plane in whole.run(starts=begin, owner=whose, rows=rows)]
+    for sequence, length in enumerate(lengths):
+        if length == 0:
+            assert np.isnan(whole.after[sequence]).all()
+            continue
+        part = slice(begin[sequence], begin[sequence] + length)
+        alone = Mixing(4, 3, 192)
+        alone.sequences, alone.tokens = 1, length
+        expected = alone.run(
+            residual={name: array[part].copy() for name, array in whole.residual().items()},
+            shift=states(whole.before[sequence:], alone.after, OFFSET),
+            more=[more[part].copy() for more in whole.more],
+        )
+        assert all(
+            np.array_equal(a[part], b[:length]) for a, b in zip(planes, expected, strict=True)
+        )
+        assert np.array_equal(whole.after[sequence], alone.after[0], equal_nan=True)
+    assert_close(planes[0][7:], whole.normed()[7:9])  # mixed with nothing
+
+
 def test_the_last_row_of_each_sequence_is_gathered() -> None:
     case = Mixing(3, 7, 320)
     for grid in (1, 3):
         out = poisoned(3, 320)
-        sizes = {"sequences": 3, "tokens": 7, "width": 320}
+        sizes = {"sequences": 3, "starts": starts(3, 7), "width": 320}
         launch(
             "rows_last",
             "RowsLastArguments",
@@ -212,6 +241,18 @@ def test_the_last_row_of_each_sequence_is_gathered() -> None:
             **sizes,
         )
         assert_close(out, case.sums()[6::7])
+
+
+def test_rows_are_copied_to_memory_of_their_own() -> None:
+    rows = gaussian(np.random.default_rng(3), 3, 1001)
+    copies = [poisoned(1001 + 7) for _ in rows]
+    launch(
+        "rows_copy", "RowsCopyArguments", (3, 2, 1), THREADS,
+        **{"from": rows}, to=Addresses(copies), width=1001,
+    )  # fmt: skip
+    for row, copy in zip(rows, copies, strict=True):
+        assert np.array_equal(copy[:1001], row)
+        assert np.isnan(copy[1001:]).all()
 
 
 def activated(x: Floats, name: str) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle.cuda_draws import Batch, Floats, assert_drawn, bits
-from oracle.cuda_host import compiler, host_kernels
+from oracle.cuda_host import compiler, host_kernels, is_sanitized
 
 from rwkv_cli.errors import RefusedError
 from rwkv_cli.sampling import Sampling, draw_plainly, uniform
@@ -102,11 +102,12 @@ KINDS = ("flat", "peaked", "broad", "far apart", "banned", "tied")
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_are_the_hosts(kind: str) -> None:
     same = []
+    thinner = 6 if is_sanitized() else 1  # there it is memory that is tested
     for vocab, step in ((1, 97), (2, 61), (33, 23), (77, 7), (1000, 7), (5000, 11)):
-        chosen = SETTINGS[vocab % step :: step]
+        chosen = SETTINGS[vocab % step :: step * thinner]
         rows = [logits_of(kind, vocab, seed) for seed in range(len(chosen))]
         same.append(assert_batch(rows, chosen, vocab))
-    assert min(same) > 0.97
+    assert min(same) > (0.97 if thinner == 1 else 0.9)
     assert sum(same) / len(same) > 0.99
 
 
@@ -225,14 +226,14 @@ def test_a_banned_token_is_never_drawn_whatever_its_logit() -> None:
     rows[:, 64] = np.inf
     bans = [[0, 64, 332], [0, 64, *range(100, 333)], [0, 32, 64], range(333)]
     samplings = [Sampling(1.0, top_p) for top_p in (1.0, 0.7, 0.9, 1.0)]
-    batch = Batch(rows, samplings, banned=np.stack([bits(list(ban), vocab) for ban in bans]))
+    batch = Batch(rows, samplings, banned=[bits(list(ban), vocab) for ban in bans])
     drawn = batch.draw()
     assert drawn[3] == -1
     for place, ban in enumerate(bans[:3]):
         logits = rows[place].copy()
         logits[list(ban)] = -np.inf
         assert drawn[place] == draw_plainly(logits, samplings[place], uniform(0, 3, place))
-    shared = Batch(rows[:2], samplings[:2], banned=bits(bans[0], vocab))
+    shared = Batch(rows[:2], samplings[:2], banned=[bits(bans[0], vocab)] * 2)
     assert shared.draw()[0] == drawn[0]
 
 

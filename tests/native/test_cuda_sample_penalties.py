@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from oracle.cuda_draws import Batch, assert_drawn, bits
 from oracle.cuda_host import compiler
+from oracle.cuda_rows import Addresses, launch
 
+from rwkv_cli.native.cuda.structures import constants
 from rwkv_cli.sampling import UNCOUNTED, Penalties, Sampling, draw_plainly, uniform
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="there is no g++")
@@ -74,3 +76,40 @@ def test_a_sequence_without_counts_stands_beside_one_that_has_them() -> None:
     assert first != best[0]
     assert second == best[1]
     assert counts[first] == 1
+
+
+def test_a_number_that_is_given_decides_and_nothing_is_counted() -> None:
+    vocab, rng = 300, np.random.default_rng(2)
+    rows = rng.normal(0, 2, (6, vocab)).astype(np.float32)
+    s, numbers = Sampling(1.1, 0.9, presence=0.5, frequency=0.5), rng.random(6)
+    counts = [np.full(vocab, -1, np.float32) for _ in rows]
+    for row in counts:
+        row[rng.integers(0, vocab, 40)] = 1.5
+    before = [row.copy() for row in counts]
+    batch = Batch(rows, [s] * 6, counts=counts, uniform=numbers)
+    for place, token in enumerate(batch.draw()):
+        logits, row = rows[place].copy(), before[place]
+        Penalties(np.flatnonzero(row >= 0), row[row >= 0]).apply(logits, s)
+        assert_drawn(logits, s, float(numbers[place]), token)
+    assert all(np.array_equal(a, b) for a, b in zip(counts, before, strict=True))
+
+
+def test_counts_are_put_down_and_taken_away_again() -> None:
+    vocab, starts = 700, np.array([0, 300, 300, 303], np.int32)
+    ids = np.concatenate((np.arange(64, 364), [0, 699, 31])).astype(np.uint32)
+    numbers = np.random.default_rng(1).random(303).astype(np.float32)
+    counts = [np.full(vocab, -1, np.float32), None, np.full(vocab, -1, np.float32)]
+    seen = [bits([], vocab), None, bits([], vocab)]
+    for clears in (0, 1):
+        launch(
+            "sample_counts", "SampleCountsArguments", (3, 1, 1), constants()["kCountThreads"],
+            starts=starts, ids=ids, numbers=numbers, counts=Addresses(counts),
+            seen=Addresses(seen), clears=clears,
+        )  # fmt: skip
+        for row, part in ((0, slice(0, 300)), (2, slice(300, 303))):
+            expected = np.full(vocab, -1, np.float32)
+            if not clears:
+                expected[ids[part]] = numbers[part]
+            assert np.array_equal(counts[row], expected)
+            marked = [] if clears else ids[part].tolist()
+            assert np.array_equal(seen[row], bits(marked, vocab))

@@ -19,6 +19,7 @@ from oracle.cuda_rows import (
     poisoned,
     poisoned_plane,
     sigmoid,
+    starts,
     states,
 )
 
@@ -73,7 +74,7 @@ class MatrixScan:
         y = poisoned(sequences * tokens, heads * size)
         fields = {
             **self.operands, "y": y, "state": states(self.before, self.after, OFFSET),
-            "tokens": tokens, "width": heads * size, **changes,
+            "starts": starts(sequences, tokens), "width": heads * size, **changes,
         }  # fmt: skip
         if self.version == "5":
             fields["product"] = None
@@ -166,6 +167,47 @@ def test_a_sequence_is_scanned_as_if_it_were_alone() -> None:
     assert np.array_equal(alone.after[2], batch.after[2], equal_nan=True)
 
 
+@pytest.mark.parametrize("version", ["5", "6", "7"])
+def test_sequences_of_different_lengths_are_scanned_as_if_alone(version: str) -> None:
+    begin, rows = np.array([0, 9, 9, 10, 19], np.int32), 20
+    batch = MatrixScan(version, (4, 5, 2, 64))
+    y = batch.run(starts=begin)
+    for sequence, length in enumerate(np.diff(begin).tolist()):
+        if length == 0:
+            assert np.isnan(batch.after[sequence]).all()
+            continue
+        alone, part = (
+            MatrixScan(version, (4, 5, 2, 64)),
+            slice(begin[sequence], begin[sequence + 1]),
+        )
+        alone.shape = (1, length, 2, 64)
+        alone.operands = {
+            n: x[part].copy() if x.ndim == 2 else x for n, x in alone.operands.items()
+        }
+        expected = alone.run(state=states(batch.before[sequence:], alone.after, OFFSET))
+        assert np.array_equal(y[part], expected)
+        assert np.array_equal(alone.after[0], batch.after[sequence], equal_nan=True)
+    assert np.isnan(y[begin[-1] : rows]).all()
+
+
+def test_averages_of_different_lengths_are_taken_as_if_alone() -> None:
+    begin = np.array([0, 11, 11, 12], np.int32)
+    batch = Average(3, 4, 96)
+    y = batch.run("fp32", starts=begin)
+    assert np.isnan(batch.after[1]).all()
+    for sequence, length in ((0, 11), (2, 1)):
+        alone, part = Average(3, 4, 96), slice(begin[sequence], begin[sequence + 1])
+        alone.sequences, alone.tokens = 1, length
+        alone.operands = {
+            n: x[part].copy() if x.ndim == 2 else x for n, x in alone.operands.items()
+        }
+        expected = alone.run(
+            "fp32", state=states(batch.before[sequence:], alone.after, alone.width)
+        )
+        assert np.array_equal(y[part], expected)
+        assert np.array_equal(alone.after[0], batch.after[sequence], equal_nan=True)
+
+
 # Numerators, denominators and exponents, as far apart as the layers of a model have them.
 DENOMINATOR, EXPONENT = 2, 5
 
@@ -198,7 +240,8 @@ class Average:
         fields = {
             **self.operands, "plane": plane, "state": states(self.before, self.after, self.width),
             "denominator": DENOMINATOR * self.width, "exponent": EXPONENT * self.width,
-            "tokens": self.tokens, "width": self.width, "plane_type": PLANES[dtype], **changes,
+            "starts": starts(self.sequences, self.tokens), "width": self.width,
+            "plane_type": PLANES[dtype], **changes,
         }  # fmt: skip
         launch("scan4", "Scan4Arguments", (-(-self.width // 64), self.sequences, 1), 64, **fields)
         return plane

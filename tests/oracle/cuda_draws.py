@@ -35,7 +35,8 @@ class Batch:
         position: Tokens before the drawn one, of each.
         counts: Of each sequence, (vocab,); negative where there is none.
         seen: The bits of these, or nothing.
-        banned: Bits for all or, in two dimensions, of each.
+        banned: Bits of each, or nothing.
+        uniform: What decides, in place of `seed` and `position`; then nothing is counted.
         uncounted: Bits.
         tokens: What was in memory before.
     """
@@ -46,7 +47,8 @@ class Batch:
     position: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     counts: list[Floats | None] = field(default_factory=list)
     seen: list[NDArray[np.uint32]] = field(default_factory=list)
-    banned: NDArray[np.uint32] | None = None
+    banned: list[NDArray[np.uint32] | None] = field(default_factory=list)
+    uniform: NDArray[np.float64] | None = None
     uncounted: NDArray[np.uint32] | None = None
     tokens: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
@@ -77,12 +79,13 @@ class Batch:
         """Draw; `order` is that of the host's threads."""
         launch(
             "sample", "SampleArguments", (len(self.logits), 1, 1), constants()["kSampleThreads"],
-            constants()["kSampleShared"], order=order, logits=self.logits,
-            settings=np.frombuffer(self.settings(), np.uint8), position=self.position,
+            constants()["kSampleShared"], order=order,
+            logits=Addresses(row.copy() for row in self.logits),
+            settings=np.frombuffer(self.settings(), np.uint8), uniform=self.uniform,
+            position=self.position if self.uniform is None else None,
             counts=Addresses(self.counts) if self.counts else None,
             seen=Addresses(self.seen) if self.seen else None,
-            banned=self.banned,
-            banned_stride=0 if np.ndim(self.banned) < 2 else self.banned.shape[1],
+            banned=Addresses(self.banned) if self.banned else None,
             uncounted=self.uncounted, token=self.tokens, drawn=self.drawn,
             vocab=self.logits.shape[1],
         )  # fmt: skip

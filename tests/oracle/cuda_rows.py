@@ -111,6 +111,16 @@ def states(before: Sequence[Floats], after: Sequence[Floats], offset: int = 0) -
     return {"before": Addresses(before), "after": Addresses(after), "offset": offset}
 
 
+def starts(sequences: int, tokens: int) -> NDArray[np.int32]:
+    """Where the rows of each of some sequences begin, and where the last ones end."""
+    return np.arange(sequences + 1, dtype=np.int32) * np.int32(tokens)
+
+
+def owner(sequences: int, tokens: int) -> NDArray[np.int32]:
+    """The sequence of each row."""
+    return np.repeat(np.arange(sequences, dtype=np.int32), tokens)
+
+
 def gaussian(rng: np.random.Generator, *shape: int, scale: float = 1.0) -> Floats:
     return (rng.standard_normal(shape) * scale).astype(np.float32)
 

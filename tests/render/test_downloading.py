@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rwkv_cli.render import downloading
 from rwkv_cli.render.downloading import DownloadView
+from rwkv_cli.render.progress import bar
 
 
 class Kept:
@@ -84,7 +85,7 @@ def test_names_of_strangers_cannot_drive_the_terminal(capfd: pytest.CaptureFixtu
 
 
 def test_the_bar_is_empty_at_nothing_and_full_at_the_whole() -> None:
-    assert downloading._bar(0, 100, 10) == "▕" + " " * 10 + "▏"
-    assert downloading._bar(100, 100, 10) == "▕" + "█" * 10 + "▏"
-    lengths = {len(downloading._bar(done, 100, 10)) for done in range(101)}
+    assert bar(0, 100, 10) == "▕" + " " * 10 + "▏"
+    assert bar(100, 100, 10) == "▕" + "█" * 10 + "▏"
+    lengths = {len(bar(done, 100, 10)) for done in range(101)}
     assert lengths == {12}

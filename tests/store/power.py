@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rwkv_cli.store.disk import Disk
 
-SUBSETS = 256  # of the changes to names, after each step
+SUBSETS = int(os.environ.get("STORE_SUBSETS", "64"))  # of the changes to names, after each step
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class _File:
         """List what the bytes may be after a cut."""
         if self.durable == self.written:
             return [self.durable]
+        if not self.written.startswith(self.durable):  # something was cut off
+            return [self.durable, self.written]
         whole, kept = self.written, len(self.durable)
         cuts = {0, 1, 512, *range(4096, len(whole), 4096)}
         found = [whole, whole[:kept], whole[:kept] + bytes(len(whole) - kept)]
@@ -140,6 +142,8 @@ class _Model:
             self.files[step.file] = _File()
         elif step.what == "write":
             self.files[step.file].written += step.data
+        elif step.what == "cut":
+            self.files[step.file].written = step.data
         elif step.what == "sync":
             self.files[step.file].durable = self.files[step.file].written
         elif step.what == "sync_folder":

@@ -1,4 +1,7 @@
-"""Whatever the moment the power fails: what was announced is there, and the store can be read."""
+"""Whatever the moment the power fails: what was announced is there, and the store can be read.
+
+STORE_SUBSETS=256 python -m pytest tests/store/test_power_loss.py
+"""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ import pytest
 from store.making import begin, library, turn
 
 _HERE = Path(__file__).parent
-_KILLS = int(os.environ.get("STORE_KILLS", "20"))
-_SECONDS = float(os.environ.get("STORE_SECONDS", "2"))
+_KILLS = int(os.environ.get("STORE_KILLS", "10"))
+_SECONDS = float(os.environ.get("STORE_SECONDS", "1"))
 _PROCESSES = 16
 
 _NO_LOCKS = """

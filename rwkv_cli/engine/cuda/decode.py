@@ -7,7 +7,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,10 @@ from rwkv_cli.engine.cuda.device import Device
 from rwkv_cli.engine.cuda.program import Program, constant, shared_bytes
 from rwkv_cli.engine.cuda.slots import Layout
 from rwkv_cli.engine.cuda.weights import TYPES, Matrix, Weights
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 BATCHES = (1, 2, 4, 8)  # sequences that the kernels are compiled for
 HEAD_SIZES = (32, 64, 128)
@@ -60,7 +64,6 @@ class Decode:
 
     Attributes:
         program: What has been built.
-        tokens: 1, of each sequence.
         x: (M, C) the residual stream.
         logits: (M, V).
         feed: Bytes that a step begins with: addresses of the states before and after, and tokens.
@@ -71,9 +74,13 @@ class Decode:
         self.program = Program(device)
         self.dims = weights.dims
         self.feed = self.program.buffer("feed", (20 * sequences,), torch.uint8)
-        self.tokens = 1
         self.x = self.buffer("x", self.dims.width)
         self.logits = self.buffer("logits", self.dims.vocab)
+
+    @staticmethod
+    def placed(_counts: Sequence[int]) -> list[NDArray[np.int32]]:
+        """Tell, beside addresses and tokens, nothing: each sequence has one token."""
+        return []
 
     def buffer(self, name: str, width: int) -> torch.Tensor:
         """Give memory for `width` numbers of each sequence."""

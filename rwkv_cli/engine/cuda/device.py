@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from rwkv_cli.engine.torch_states import free_on_card
 from rwkv_cli.native.cuda.kernels import Kernels
 
 Run = Callable[[], None]
@@ -28,6 +29,7 @@ class Launch:
         threads: Of a block.
         shared: Bytes of shared memory of a block.
         arguments: The structure that it takes.
+        overlaps: Whether it may begin while the one before ends, where the device does that at all.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Launch:
     threads: int
     shared: int
     arguments: ctypes.Structure
+    overlaps: bool = True
 
 
 class Device(Protocol):
@@ -73,6 +76,9 @@ class Device(Protocol):
 
     def blocks(self, kernel: str, threads: int, shared: int) -> int:
         """Count the blocks of a kernel that a processor runs at the same time."""
+
+    def free_bytes(self) -> int | None:
+        """Count the bytes of memory that can be had; None where nothing tells."""
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the one that torch's functions mean."""
@@ -115,7 +121,7 @@ class CudaDevice:
             launch.shared,
             launch.arguments,
             torch.cuda.current_stream(self.place).cuda_stream,
-            programmatic=self.programmatic,
+            programmatic=self.programmatic and launch.overlaps,
         )
 
     def product(self, a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
@@ -141,6 +147,10 @@ class CudaDevice:
             return target
 
         return wait
+
+    def free_bytes(self) -> int:
+        """Ask the driver, and torch."""
+        return free_on_card(self.place)
 
     def guard(self) -> AbstractContextManager[object]:
         """Make the card the current one."""

@@ -15,9 +15,11 @@ import torch
 from rwkv_cli.engine.cuda.decode import Decode
 from rwkv_cli.engine.cuda.device import Device, Run
 from rwkv_cli.engine.cuda.program import constant
-from rwkv_cli.engine.cuda.slots import Layout, Slot, on_card
+from rwkv_cli.engine.cuda.slots import Cell, Cells, Slot, Slots
 from rwkv_cli.engine.protocol import DrawPlan
 from rwkv_cli.engine.state import State
+from rwkv_cli.native.cuda.structures import structures
+from rwkv_cli.sampling import Sampling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,15 +31,17 @@ class CardLogits:
     """The scores of the next token while they lie on the card: the `DeviceLogits` of this engine.
 
     Args:
-        data: (V,) float32; never written again.
+        cell: Their memory; never written again.
     """
 
-    def __init__(self, data: torch.Tensor) -> None:
-        self._data = data
+    __slots__ = ("cell",)
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
 
     def to_host(self) -> Float32s:
         """Copy them to the host."""
-        found: Float32s = self._data.cpu().numpy().copy()
+        found: Float32s = self.cell.data.cpu().numpy().copy()
         return found
 
 
@@ -51,8 +55,8 @@ class _Step:
         drawn: Waits for the token that was drawn from them.
     """
 
-    after: torch.Tensor
-    logits: torch.Tensor
+    after: Cell
+    logits: Cell
     drawn: Callable[[], torch.Tensor]
 
 
@@ -61,12 +65,13 @@ class Drawer:
 
     Args:
         device: Who runs it.
-        layout: Of the model's states.
+        slots: Memory for the model's states.
+        scores: Memory for logits.
         decode: A program of a token of one sequence, to be added to.
     """
 
-    def __init__(self, device: Device, layout: Layout, decode: Decode) -> None:
-        self.device, self.layout, self.decode = device, layout, decode
+    def __init__(self, device: Device, slots: Slots, scores: Cells, decode: Decode) -> None:
+        self.device, self.slots, self.scores, self.decode = device, slots, scores, decode
         program, self.vocab = decode.program, decode.dims.vocab
         vocab = self.vocab
         words = -(-vocab // 32)
@@ -78,20 +83,22 @@ class Drawer:
         self._uncounted = program.buffer("uncounted", (words,), torch.int32)
         self._drawn = program.buffer("drawn", (1,), torch.int32)
         self._seen = program.buffer("seen", (words,), torch.int32)
-        where = program.buffer("where", (2,), torch.int64)
-        where[0], where[1] = self._counts.data_ptr(), self._seen.data_ptr()
+        where = program.buffer("where", (4,), torch.int64)
+        pointed = self.decode.logits, self._counts, self._seen, self._banned
+        for index, tensor in enumerate(pointed):
+            where[index] = tensor.data_ptr()
         program.kernel(
             "sample",
             "SampleArguments",
             (1, 1, 1),
             constant("kSampleThreads"),
             constant("kSampleShared"),
-            logits=self.decode.logits,
+            logits=where[:1],
             settings=self._settings,
             position=self._position,
-            counts=where[:1],
-            seen=where[1:],
-            banned=self._banned,
+            counts=where[1:2],
+            seen=where[2:3],
+            banned=where[3:],
             uncounted=self._uncounted,
             token=self.decode.feed[16:],
             drawn=self._drawn,
@@ -108,20 +115,8 @@ class Drawer:
             plan: How.
             position: Tokens before the first that it draws.
         """
-        sampling, upload = plan.sampling, self.device.upload
-        made = self.decode.program.struct(
-            "DrawSettings",
-            temperature=sampling.temperature,
-            min_p=sampling.min_p,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            temperature_first=int(sampling.order == "openai"),
-            presence=sampling.presence,
-            frequency=sampling.frequency,
-            penalty_decay=sampling.penalty_decay,
-            seed=plan.seed & (2**64 - 1),
-            stream=plan.stream & (2**64 - 1),
-        )
+        upload = self.device.upload
+        made = settings_of(plan.sampling, plan.seed, plan.stream)
         counts = torch.full((self.vocab,), -1.0)
         counts[torch.from_numpy(plan.penalty_ids.astype(np.int64))] = torch.from_numpy(
             plan.penalty_counts
@@ -129,10 +124,10 @@ class Drawer:
         upload(self._settings, torch.frombuffer(bytearray(made), dtype=torch.uint8))
         upload(self._position, torch.tensor([position]))
         upload(self._counts, counts)
-        upload(self._seen, _bits(plan.penalty_ids.astype(np.intp), self.vocab))
-        upload(self._banned, _bits(plan.never, self.vocab))
+        upload(self._seen, bits_of(plan.penalty_ids.astype(np.intp), self.vocab))
+        upload(self._banned, bits_of(plan.never, self.vocab))
         if not self._knows_tokens:  # the tokenizer of a model does not change
-            upload(self._uncounted, _bits(plan.uncounted(), self.vocab))
+            upload(self._uncounted, bits_of(plan.uncounted(), self.vocab))
             self._knows_tokens = True
 
     def set_token(self, token: int) -> None:
@@ -140,13 +135,14 @@ class Drawer:
         raw = np.array([token], np.int32).view(np.uint8)
         self.device.upload(self.decode.feed[16:], torch.from_numpy(raw))
 
-    def step(self, before: torch.Tensor) -> _Step:
+    def step(self, before: Cell) -> _Step:
         """Start feeding the token that was drawn last to a state, and drawing the next."""
-        after = torch.empty_like(before)
-        addresses = np.array([before.data_ptr(), after.data_ptr()], np.int64).view(np.uint8)
+        (after,) = self.slots.take(1)
+        addresses = np.array([before.address, after.address], np.int64).view(np.uint8)
         self.device.upload(self.decode.feed[:16], torch.from_numpy(addresses))
         self._run()
-        logits = self.decode.logits[0].clone()
+        (logits,) = self.scores.take(1)
+        logits.data.copy_(self.decode.logits[0])
         return _Step(after, logits, self.device.download(self._drawn))
 
 
@@ -175,20 +171,35 @@ class Draws:
             if self._ahead is None:
                 drawer.prepare(self._plan, state.position + 1)
                 drawer.set_token(token)
-                before = on_card(state, drawer.layout, drawer.device.place)
-                self._ahead = token, drawer.step(before.data)
+                self._ahead = token, drawer.step(drawer.slots.on_card(state).cell)
             fed, step = self._ahead
             assert fed == token, "a token that was not drawn"
             following = drawer.step(step.after)  # while the host looks at what came before
             drawn = int(step.drawn()[0])
         self._ahead = drawn, following
-        state.move_to(Slot(drawer.layout, step.after))
+        state.move_to(Slot(drawer.slots.layout, step.after))
         state.tokens.extend([token])
         state.logits = CardLogits(step.logits)
         return drawn
 
 
-def _bits(ids: NDArray[np.intp], vocab: int) -> torch.Tensor:
+def settings_of(sampling: Sampling, seed: int = 0, stream: int = 0) -> ctypes.Structure:
+    """Give settings as the kernel takes them; of no seed where it is told its random numbers."""
+    return structures()["DrawSettings"](
+        temperature=sampling.temperature,
+        min_p=sampling.min_p,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        temperature_first=int(sampling.order == "openai"),
+        presence=sampling.presence,
+        frequency=sampling.frequency,
+        penalty_decay=sampling.penalty_decay,
+        seed=seed & (2**64 - 1),
+        stream=stream & (2**64 - 1),
+    )
+
+
+def bits_of(ids: NDArray[np.intp], vocab: int) -> torch.Tensor:
     """Give a bit for each token, set for some."""
     marks = np.zeros(-(-vocab // 32) * 32, np.uint8)
     marks[ids] = 1

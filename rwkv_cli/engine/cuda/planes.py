@@ -1,57 +1,96 @@
 """Many tokens at once: memory for their numbers, and the vendor's products of them.
 
-A row is a token of one of the sequences: row = sequence * tokens + t. A plane is a matrix of rows
-in the precision that tensor cores multiply.
+A row is a token; those of a sequence lie one after the other, and behind the last sequence come
+rows that are nobody's. A plane is a matrix of rows in the precision that tensor cores multiply.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from rwkv_cli.engine.cuda.device import Device
-from rwkv_cli.engine.cuda.program import Program, constant
+from rwkv_cli.engine.cuda.program import Arena, Program, constant
 from rwkv_cli.engine.cuda.slots import Layout
 from rwkv_cli.engine.cuda.weights import DTYPES, TYPES, Matrix, Weights
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 WARPS = 8  # of a block of kRowThreads
+
+_MANY = 64  # rows from where kernels that read prompts do better one after the other
+_ROOMS = (64, 256, 1024)  # rows that programs share memory for
 
 
 class Planes:
     """A program of some tokens of some sequences, and what its parts are multiplied with.
 
     Args:
-        device: Who runs it.
+        arena: What programs share that run one after the other.
         weights: The model.
         layout: Of its states.
-        sequences: S.
-        tokens: T, of each sequence.
+        sequences: S, at most.
+        rows: R, at most: tokens of all sequences.
 
     Attributes:
         program: What has been built.
-        feed: Bytes that a pass begins with: addresses of the states before and after, and tokens.
+        feed: Bytes that a pass begins with: (S,) addresses of the states before and as many of
+            those after, (S + 1,) where the rows of each sequence begin, (R,) the sequence of each
+            row, and (R,) tokens.
+        starts: The part of it that tells where sequences begin.
+        owner: The part that tells whose each row is.
+        ids: The tokens.
     """
 
     def __init__(
-        self, device: Device, weights: Weights, layout: Layout, sequences: int, tokens: int
+        self, arena: Arena, weights: Weights, layout: Layout, sequences: int, rows: int
     ) -> None:
-        self.device, self.weights, self.layout = device, weights, layout
-        self.sequences, self.tokens, self.rows = sequences, tokens, sequences * tokens
-        self.program = Program(device)
+        self.device, self.weights, self.layout = arena.device, weights, layout
+        self.sequences, self.rows = sequences, rows
+        overlaps = overlaps_well(sequences, rows)
+        self.program = Program(arena.device, arena, overlaps=overlaps)
         self.dims = weights.dims
-        self.feed = self.program.buffer("feed", (16 * sequences + 4 * self.rows,), torch.uint8)
+        begins = [16 * sequences, 4 * (sequences + 1), 4 * rows, 4 * rows]
+        self.feed = self.program.buffer("feed", (sum(begins),), torch.uint8)
+        _, self.starts, self.owner, self.ids = torch.split(self.feed, begins)
         self.type = TYPES[next(key for key, value in DTYPES.items() if value == weights.plane)]
         self.threads: int = constant("kRowThreads")
 
+    def placed(self, counts: Sequence[int]) -> list[NDArray[np.int32]]:
+        """Tell where the rows of sequences begin that have so many each, and whose each row is."""
+        starts = np.zeros(self.sequences + 1, np.int32)
+        ends = np.cumsum(counts)
+        starts[1 : len(counts) + 1] = ends
+        starts[len(counts) + 1 :] = ends[-1]
+        owner = np.full(self.rows, -1, np.int32)
+        owner[: ends[-1]] = np.repeat(np.arange(len(counts)), counts)
+        return [starts, owner]
+
     def buffer(self, name: str, width: int) -> torch.Tensor:
         """Give float32 memory for `width` numbers of each row."""
-        return self.program.buffer(name, (self.rows, width))
+        return self.shared(name, (self.rows, width))
 
     def plane(self, name: str, width: int) -> torch.Tensor:
         """Give memory for the inputs of a product."""
-        return self.program.buffer(f"plane_{name}", (self.rows, width), self.weights.plane)
+        return self.shared(f"plane_{name}", (self.rows, width), self.weights.plane)
+
+    def shared(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Give memory of a shape, rows first, that other programs use at other times."""
+        room = next((room for room in _ROOMS if room >= shape[0]), shape[0])
+        return self.program.shared(name, shape, dtype, room=room)
+
+    def per_sequence(
+        self, name: str, width: int, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Give memory for `width` numbers of each sequence, shared with programs of as many."""
+        shape = self.sequences, width
+        return self.program.shared(name, shape, dtype, room=self.sequences)
 
     def states(self, name: str, layer: int) -> ctypes.Structure:
         """Tell kernels where an array of the states is."""
@@ -65,7 +104,10 @@ class Planes:
 
     def multiply(self, plane: torch.Tensor, matrix: Matrix, name: str) -> torch.Tensor:
         """Multiply a plane (R, cols) by a matrix: (R, rows) float32 in the buffer of that name."""
-        out = self.program.buffer(name, (len(plane), matrix.rows))
+        return self.multiplied(plane, matrix, self.buffer(name, matrix.rows))
+
+    def multiplied(self, plane: torch.Tensor, matrix: Matrix, out: torch.Tensor) -> torch.Tensor:
+        """Multiply a plane by a matrix into memory that is there, which is given back."""
         data = self._unpacked(matrix)
         self.program.product(plane, data if matrix.by_input else data.t(), out)
         return out
@@ -132,3 +174,11 @@ class Planes:
             plane_type=self.type,
         )
         return planes
+
+
+def overlaps_well(sequences: int, rows: int) -> bool:
+    """Tell whether a pass is faster where kernels begin while the ones before end: on an H200 those
+    of a few rows were, and those of single tokens; RWKV-7's scan over many tokens took half as long
+    again (benchmarks/records/gpu-batches.md).
+    """
+    return sequences == rows or rows < _MANY

@@ -14,18 +14,46 @@ from rwkv_cli.engine.cuda.device import Device, Launch
 from rwkv_cli.native.cuda.structures import constants, structures
 
 
+class Arena:
+    """Memory that programs share, which run one after the other: what is in it means nothing to the
+    next, but for zeros that nobody writes.
+
+    Args:
+        device: Where it is.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def buffer(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype, room: int
+    ) -> torch.Tensor:
+        """Give the first rows of the memory of a name, which has room for more."""
+        key = name, room, *shape[1:], dtype
+        if key not in self._buffers:
+            self._buffers[key] = torch.zeros(
+                room, *shape[1:], dtype=dtype, device=self.device.place
+            )
+        return self._buffers[key][: shape[0]]
+
+
 class Program:
     """Steps in order.
 
     Args:
         device: Who does them.
+        arena: Memory that it shares with others.
+        overlaps: Whether its kernels may begin while the ones before them end.
 
     Attributes:
         names: Of the kernels, in order; "product" where the vendor's library multiplies.
     """
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    def __init__(
+        self, device: Device, arena: Arena | None = None, *, overlaps: bool = True
+    ) -> None:
+        self.device, self._arena, self._overlaps = device, arena, overlaps
         self.names: list[str] = []
         self._steps: list[Callable[[], None]] = []
         self._kept: list[torch.Tensor] = []  # what addresses in arguments point into
@@ -37,10 +65,29 @@ class Program:
         """Give the program's memory of a name, zero at first; it keeps its size and place."""
         if name not in self._buffers:
             self._buffers[name] = torch.zeros(*shape, dtype=dtype, device=self.device.place)
+        return self._found(name, shape, dtype)
+
+    def _found(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         found = self._buffers[name]
         assert found.shape == torch.Size(shape), name
         assert found.dtype == dtype, name
         return found
+
+    def shared(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype = torch.float32, *, room: int
+    ) -> torch.Tensor:
+        """Give memory of a name that other programs use as well, at other times.
+
+        Args:
+            name: Its name.
+            shape: Rows first.
+            dtype: Of its numbers.
+            room: Rows that the largest program needs which shares it.
+        """
+        assert self._arena is not None
+        if name not in self._buffers:
+            self._buffers[name] = self._arena.buffer(name, shape, dtype, room)
+        return self._found(name, shape, dtype)
 
     def kernel(
         self,
@@ -63,7 +110,8 @@ class Program:
                 `struct` makes them; lists of those for arrays. What is left out is zero.
         """
         arguments = self.struct(kind, **fields)
-        launch, device = Launch(name, grid, threads, shared, arguments), self.device
+        launch = Launch(name, grid, threads, shared, arguments, self._overlaps)
+        device = self.device
         self.names.append(name)
         self._steps.append(lambda: device.launch(launch))
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from rwkv_cli.engine.cuda.decode import NONE, add_embedding
-from rwkv_cli.engine.cuda.device import Device
 from rwkv_cli.engine.cuda.planes import WARPS, Planes
-from rwkv_cli.engine.cuda.program import constant, shared_bytes
+from rwkv_cli.engine.cuda.program import Arena, constant, shared_bytes
 from rwkv_cli.engine.cuda.slots import Layout
 from rwkv_cli.engine.cuda.weights import Weights
 
@@ -34,19 +33,19 @@ class Rows(Planes):
     Arguments as of `Planes`.
 
     Attributes:
-        logits: (S, V), after the last tokens.
+        logits: (S, V), after the last token of each.
     """
 
     def __init__(
-        self, device: Device, weights: Weights, layout: Layout, sequences: int, tokens: int
+        self, arena: Arena, weights: Weights, layout: Layout, sequences: int, rows: int
     ) -> None:
-        super().__init__(device, weights, layout, sequences, tokens)
+        super().__init__(arena, weights, layout, sequences, rows)
         self._x = self.buffer("x", self.dims.width)
         self._pending: Pending | None = None
 
     def embed(self) -> None:
         """Begin the residual stream with the tokens' embeddings."""
-        add_embedding(self.program, self.weights, self.feed[16 * self.sequences :], self._x)
+        add_embedding(self.program, self.weights, self.ids, self._x)
 
     def mix(
         self,
@@ -81,8 +80,9 @@ class Rows(Planes):
             more=list(more),
             plane=planes,
             planes=len(planes),
+            starts=self.starts,
+            owner=self.owner,
             rows=self.rows,
-            tokens=self.tokens,
             commit=int(commit),
             **self._taken(),
         )
@@ -143,7 +143,7 @@ class Rows(Planes):
             constant("kScanThreads"),
             shared_bytes(4 * tokens * (operands * size + group)),
             y=y,
-            tokens=self.tokens,
+            starts=self.starts,
             width=heads * size,
             **fields,
         )
@@ -206,7 +206,7 @@ class Rows(Planes):
         named = dict(zip(mixes, planes, strict=True))
         hidden = self.dense(named["k"], ffn + "key.weight", "hidden")
         squared = self.plane("hidden", hidden.shape[1])
-        scale = self.program.buffer("scale", (self.rows,))
+        scale = self.shared("scale", (self.rows,))
         self.program.kernel(
             "rows_relu2",
             "RowsRelu2Arguments",
@@ -226,7 +226,7 @@ class Rows(Planes):
     def head(self) -> None:
         """Score what follows the last token of each sequence."""
         width, sequences, vectors = self.dims.width, self.sequences, self.weights.vectors
-        last = self.program.buffer("last", (sequences, width))
+        last = self.per_sequence("last", width)
         self.program.kernel(
             "rows_last",
             "RowsLastArguments",
@@ -236,10 +236,10 @@ class Rows(Planes):
             residual=self._residual(),
             out=last,
             sequences=sequences,
-            tokens=self.tokens,
+            starts=self.starts,
             width=width,
         )
-        plane = self.program.buffer("plane_last", (sequences, width), self.weights.plane)
+        plane = self.per_sequence("plane_last", width, self.weights.plane)
         self._mix_rows(
             residual=self.program.struct("Residual", x=last),
             weight=vectors["ln_out.weight"],
@@ -247,6 +247,6 @@ class Rows(Planes):
             plane=[plane],
             planes=1,
             rows=sequences,
-            tokens=1,
         )
-        self.logits = self.dense(plane, "head.weight", "logits")
+        head = self.weights.matrices["head.weight"]
+        self.logits = self.multiplied(plane, head, self.per_sequence("logits", head.rows))

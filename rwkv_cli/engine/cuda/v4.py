@@ -76,7 +76,7 @@ def rows_layer(r: Rows, layer: int) -> None:
         state=r.states("numerator", layer),
         denominator=r.layout.at("denominator", layer),
         exponent=r.layout.at("exponent", layer),
-        tokens=r.tokens,
+        starts=r.starts,
         width=width,
         plane_type=r.type,
     )
