@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from cli.conftest import Cli
-from cli.running import rwkv, start
+from cli.running import COMMAND, rwkv, start
+from cli.terminal import Terminal
 
 Rows = list[dict[str, Any]]
 
@@ -362,3 +363,14 @@ def test_the_two_meanings_of_a_template_are_told_apart(
     assert (single.code, "rows of -i" in single.err) == (2, True)
     words = cli(*flags, "-i", rows, "Translate", "this")
     assert (words.code, "'Translate this'" in words.err) == (2, True)
+
+
+def test_on_a_terminal_rows_and_the_bar_do_not_share_a_line(
+    given: Callable[..., Path], env: dict[str, str]
+) -> None:
+    rows = given(*({"prompt": f"Once {i}", "max_tokens": 40 * i} for i in range(1, 6)))
+    with Terminal([*COMMAND, "generate", "-m", "demo", "-i", str(rows), "-j", "1"], env) as screen:
+        assert screen.finish() == 0
+        lines = screen.text().splitlines()
+    assert sum(line.startswith('{"index":') for line in lines) == 5
+    assert not [line for line in lines if "▏" in line]
