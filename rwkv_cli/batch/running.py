@@ -35,9 +35,7 @@ class Prefix:
 
 NO_PREFIX = Prefix()
 
-_AT_ONCE = (
-    1 << 16
-)  # bytes of a prompt that are encoded ahead; a longer one is encoded as it is read
+_AT_ONCE = 1 << 16  # bytes of a prompt encoded ahead; a longer one is encoded as it is read
 
 
 class Runner:
