@@ -48,6 +48,7 @@ _FOR_ONE = {
     "save_state": "--save-state", "as_json": "--json", "no_stdin": "--no-stdin",
 }  # fmt: skip
 _FOR_FILES = {"errors": "--errors", "retry_errors": "--retry-errors", "restart": "--restart"}
+_NAMES = {"input": "-i", "output": "-o", "errors": "--errors"}
 _LEAST = {"jobs": ("-j", 1), "skip": ("--skip", 0), "limit": ("--limit", 1)}
 
 # What makes no sense without rows, by the name of its value.
@@ -68,6 +69,9 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     for name, flag in _FOR_ONE.items():
         if flags[name]:
             raise UsageError(f"{flag} is for a single prompt; with -i the rows are the prompts")
+    for name, flag in _NAMES.items():
+        if flags[name] == "":  # from a variable that is not set
+            raise UsageError(f"{flag} names no file")
     if flags["mode"] == "raw" and flags["system"] is not None:
         raise UsageError("--raw has no place for a system text; leave out --raw or -s")
     if flags["format"] not in (None, *KINDS):
