@@ -69,9 +69,6 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     for name, flag in _FOR_ONE.items():
         if flags[name]:
             raise UsageError(f"{flag} is for a single prompt; with -i the rows are the prompts")
-    for name, flag in _NAMES.items():
-        if flags[name] == "":  # from a variable that is not set
-            raise UsageError(f"{flag} names no file")
     if flags["mode"] == "raw" and flags["system"] is not None:
         raise UsageError("--raw has no place for a system text; leave out --raw or -s")
     if flags["format"] not in (None, *KINDS):
@@ -82,6 +79,14 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     for name, (flag, least) in _LEAST.items():
         if flags[name] is not None and flags[name] < least:
             raise UsageError(f"{flag} is {flags[name]}; it must be at least {least}")
+    _check_names(flags)
+
+
+def _check_names(flags: dict[str, Any]) -> None:
+    """Refuse names of files that cannot be meant."""
+    for name, flag in _NAMES.items():
+        if flags[name] == "":  # from a variable that is not set
+            raise UsageError(f"{flag} names no file")
     given, output = Path(flags["input"]), Path(flags["output"] or "-")
     if given.is_file() and output.is_file() and given.samefile(output):
         raise UsageError(f"{given} would be written while it is read")
