@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,7 +76,8 @@ class _Rows:
         else:
             self.output = target = self._opened(plan, by)
             seed = self.output.manifest.seed or 0
-            if self.output.complete and len(self.output.done) >= (plan.rows or 0):
+            if self.output.complete and len(self.output.done) >= (plan.rows or math.inf):
+                self.output.finish(sort=not self.flags["unordered"])
                 self._say(f"{counted(len(self.output.done), 'row')} done before; nothing is left")
                 self._fail_if_any(0)
                 return
