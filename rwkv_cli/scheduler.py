@@ -48,12 +48,10 @@ class Making:
     """An answer in the making.
 
     Attributes:
-        work: What it belongs to.
         generation: What makes it.
         text: Its bytes so far.
     """
 
-    work: Work
     generation: Generation
     text: bytearray = field(default_factory=bytearray)
 
@@ -124,7 +122,7 @@ class Work:
         state = self.state if self.left == 1 else self.state.clone()
         if self.left == 1:
             self._state = None
-        making = Making(self, begin(state))
+        making = Making(begin(state))
         self.answers.append(making)
         return making
 
@@ -189,7 +187,8 @@ class Scheduler:
         self.generated = self.read = 0
         self._reading: deque[Work] = deque()
         self._read: deque[Work] = deque()  # whose answers have not all begun
-        self._making: list[Making] = []
+        # Answers know nothing of their jobs: in a ring of references states would outlive both.
+        self._making: list[tuple[Work, Making]] = []
         self._anew: deque[Job] = deque()
         self._over: list[Work] = []  # what has ended in this step
         self._stopped = False
@@ -246,19 +245,19 @@ class Scheduler:
                 return
             if work.left == 1:
                 self._read.popleft()
-            self._making.append(work.begin())
+            self._making.append((work, work.begin()))
 
     def _draw(self) -> None:
         """Draw a token for every answer."""
-        running = [making for making in self._making if making.generation.goes_on()]
-        generations = [making.generation for making in running]
+        running = [pair for pair in self._making if pair[1].generation.goes_on()]
+        generations = [making.generation for _, making in running]
         states, choices = [g.state for g in generations], [g.choice() for g in generations]
         tokens = self._model.engine.choose(states, choices) if running else []
-        for making, token in zip(running, tokens, strict=True):
+        for (work, making), token in zip(running, tokens, strict=True):
             try:
                 event = making.generation.take(token)
             except RwkvError as error:
-                making.work.error = error
+                work.error = error
                 continue
             if event is not None:
                 making.text += event.data
@@ -267,20 +266,22 @@ class Scheduler:
 
     def _take_out(self) -> None:
         """Take out the answers that have ended, and all of the jobs that are given up."""
-        works = {id(m.work): m.work for m in self._making}
-        for making in self._making:
-            if making.work.error is None and making.generation.finish is not None:
+        works = {id(work): work for work, _ in self._making}
+        for work, making in self._making:
+            if work.error is None and making.generation.finish is not None:
                 for rest in making.generation.end():
                     making.text += rest.data
         self._making = [
-            m for m in self._making if m.work.error is None and m.generation.finish is None
+            (work, making)
+            for work, making in self._making
+            if work.error is None and making.generation.finish is None
         ]
         self._read = deque(work for work in self._read if work.error is None)
         self._over += [work for work in works.values() if work.error is not None or work.is_done]
 
     def _feed(self) -> None:
         """Feed what was drawn, and parts of prompts: in one pass where it has room for both."""
-        drawn = [m.generation for m in self._making if m.generation.pending is not None]
+        drawn = [m.generation for _, m in self._making if m.generation.pending is not None]
         chunk = self._model.engine.chunk
         room = chunk if len(drawn) % chunk > chunk - chunk // _SHARE else -len(drawn) % chunk
         prompts = list(self._parts(room or chunk))
@@ -326,7 +327,7 @@ class Scheduler:
 
     def _halve(self, error: Exception) -> None:
         """Begin anew what is in flight, with half the slots; give it up when it was alone."""
-        works = {id(making.work): making.work for making in self._making}
+        works = {id(work): work for work, _ in self._making}
         works |= {id(work): work for work in (*self._read, *self._reading)}
         self._making, self._read, self._reading = [], deque(), deque()
         if len(works) <= 1:

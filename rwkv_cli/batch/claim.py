@@ -9,7 +9,7 @@ from pathlib import Path
 from rwkv_cli.batch.manifest import manifest_path
 from rwkv_cli.batch.rowfile import RowFile
 from rwkv_cli.batch.writing import HEADS
-from rwkv_cli.errors import NotFoundError, StorageError
+from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 from rwkv_cli.files import reason, remove_leftovers_of
 from rwkv_cli.hub.sharing import alone
 
@@ -52,8 +52,15 @@ def real(path: Path) -> Path:
 
     Raises:
         StorageError: Links go in a circle.
+        UsageError: It is there, and no regular file.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe's path leads nowhere once it is resolved
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise UsageError(
+                f"{path} is {what}; only a regular file can be gone on with",
+                hint="leave -o out: rows then go to stdout",
+            )
         return path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
         why = reason(error) if isinstance(error, OSError) else "its links go in a circle"

@@ -21,7 +21,6 @@ Tick = Callable[[int, int], None]
 
 _IN_FLIGHT = 64 << 20  # bytes of prompts in work at once; a longer one is alone
 _POLL = 0.01  # seconds
-_MARK = 0.5  # seconds between two places of a stream that are marked
 
 
 class Runner(Protocol):
@@ -86,14 +85,10 @@ class StreamMarks:
 
     def __init__(self, output: Output) -> None:
         self._output, self._places = output, deque[tuple[int, str]]()
-        self._asked, self._noted = output.manifest.input.rows, time.monotonic()
 
-    def note(self, rows: int, digest: Callable[[], str], *, last: bool = False) -> None:
+    def note(self, rows: int, digest: str) -> None:
         """So many rows were read."""
-        now = time.monotonic()
-        if last or rows == self._asked or now - self._noted > _MARK:
-            self._noted = now
-            self._places.append((rows, digest()))
+        self._places.append((rows, digest))
 
     def tell(self) -> None:
         """Pass on what was noted.
@@ -142,7 +137,7 @@ class Run:
         self.first_failure: tuple[int, RowError] | None = None
         self._runner: Runner | None = None
         self._rows: dict[int, tuple[Row, int]] = {}  # in flight, with the bytes of their prompts
-        self._bytes = self._seen = 0
+        self._bytes = 0
         self._counting = Lock()
         self._interrupted = False
 
@@ -207,8 +202,6 @@ class Run:
                 yield Answer(row.index, 0, error=asked)
             else:
                 yield asked
-        if self._marks and not self._interrupted:
-            self._marks.note(self._seen, self._source.digest_so_far, last=True)
 
     def _let_go(self, index: int) -> Row:
         with self._counting:
@@ -221,9 +214,8 @@ class Run:
         if end is not None and index >= end:
             self._source.interrupt()
             return False
-        self._seen = index + 1
         if self._marks:
-            self._marks.note(index + 1, self._source.digest_so_far)
+            self._marks.note(index + 1, self._source.digest_so_far())
         return index >= self._part.skip and not self._part.done(index)
 
     def _wait_for_room(self, size: int) -> None:

@@ -76,7 +76,7 @@ class Output:
         self._path = real(path)
         self._beside = manifest_path(self._path)
         self._stream: Stream | None = None
-        self._waiting: deque[tuple[RowFile, bytes]] = deque()
+        self._waiting: deque[tuple[int, RowFile, bytes]] = deque()
         self._notes: list[str] = []
         with contextlib.ExitStack() as stack:
             self._rows = stack.enter_context(claimed(self._path, wanted.layout, self._notes.append))
@@ -189,7 +189,7 @@ class Output:
 
     def reached(self, rows: int, digest: Callable[[], str]) -> None:
         """So many rows of a stream were read; to be told of each row, in their order, by the thread
-        that adds rows.
+        that adds rows. A row that comes before that is told waits for it.
 
         Args:
             rows: How many.
@@ -211,7 +211,7 @@ class Output:
             raise AssertionError(f"row {index} was done twice")
         file = self._errors if failed else self._rows
         if self._stream is not None and not self._stream.covers(index):
-            self._waiting.append((file, line))
+            self._waiting.append((index, file, line))
         else:
             file.append(line)
         self.done.add(index)
@@ -239,10 +239,12 @@ class Output:
             rows, sha256 = further
             self._store(input=replace(self.manifest.input, rows=rows, sha256=sha256))
             self._stream.saved(rows)
-        if self._stream is None or self._stream.known:
-            while self._waiting:
-                file, line = self._waiting.popleft()  # an interrupt may cost a row, not repeat it
+        for _ in range(len(self._waiting)):
+            index, file, line = self._waiting.popleft()  # an interrupt costs a row, repeats none
+            if self._stream is None or self._stream.covers(index):
                 file.append(line)
+            else:
+                self._waiting.append((index, file, line))
         for file in self._files:
             file.sync()
         self._synced = time.monotonic()

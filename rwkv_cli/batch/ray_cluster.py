@@ -160,8 +160,12 @@ def _require_lock(address: str) -> None:
 def _asking(address: str, mode: str) -> subprocess.Popen[str]:
     """Begin to ask a cluster for something."""
     command = [sys.executable, "-c", _ASK, address, mode]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True)  # noqa: S603
+    quiet, pipe = subprocess.DEVNULL, subprocess.PIPE
+    # Ctrl-C is for us, who then wait for the answer: it would end this one, which would look as if
+    # nothing was there.
+    return subprocess.Popen(  # noqa: S603
+        command, stdin=quiet, stdout=pipe, stderr=quiet, text=True, start_new_session=True
+    )
 
 
 def _heard(asking: subprocess.Popen[str]) -> str:

@@ -32,6 +32,7 @@ class Member:
         place: Where it runs.
         actor: Ray's handle of it.
         identity: What it has loaded; None until then.
+        slots: How many rows it runs at once; known from then on.
         rows: How many rows it was sent and has not answered.
         alone: Whether it runs a row that nothing may run beside.
     """
@@ -39,6 +40,7 @@ class Member:
     place: Place
     actor: Any
     identity: Mapping[str, str] | None = None
+    slots: int = 0
     rows: int = 0
     alone: bool = False
 
@@ -185,7 +187,7 @@ class Crew:
         if odd:
             self._close(member, odd)
             return
-        member.identity = told["identity"]
+        member.identity, member.slots = told["identity"], told["slots"]
         self.notice = self.notice or told["notice"]
 
     def answered(self, member: Member) -> None:

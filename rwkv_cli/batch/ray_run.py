@@ -11,18 +11,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from rwkv_cli.batch.ahead import Ahead
 from rwkv_cli.batch.ray_cluster import join
 from rwkv_cli.batch.ray_crew import Crew, Landed, Member
 from rwkv_cli.batch.ray_worker import Job
 from rwkv_cli.batch.row import Answer, Request, RowError
+from rwkv_cli.batch.running import told
 from rwkv_cli.batch.wire import packed_request, unpacked_answer
+from rwkv_cli.errors import RwkvError
 
 Tick = Callable[[int, int], None]
 
-_REDONE = 3  # times that a row is sent again after the worker that had it died
+_TOGETHER = (
+    3  # workers that a row may lose among others: any of those may have been what killed them
+)
+_ALONE = 2  # that it may lose with nothing beside it: one may have died for another reason
 _AHEAD = 2  # rows sent to a worker, as a multiple of its slots, so that none waits for a row
 _BYTES = 256 << 20  # of requests in flight
 _TICK = 0.1  # seconds, after which new rows and an interruption are noticed
@@ -100,6 +106,7 @@ class RayRunner:
         expected: Parts of the model's identity ("arch", "weights", "tokenizer", "numerics") that
             workers must have, or be left out; what is not named is settled by most of them.
         say: Told what a user should know, in sentences of which parts may come from other machines.
+        find_state: Gives the file of a saved state by its name or path, as all machines call it.
     """
 
     def __init__(
@@ -109,8 +116,10 @@ class RayRunner:
         address: str = "auto",
         expected: Mapping[str, str] | None = None,
         say: Callable[[str], None],
+        find_state: Callable[[str], str] = str,
     ) -> None:
         self._job, self._address, self._say = job, address, say
+        self._find_state = lru_cache(maxsize=64)(find_state)
         self._expected = dict(expected or {})
         self._stopped = False
         self._joined: Crew | None = None
@@ -152,7 +161,7 @@ class RayRunner:
     @property
     def slots(self) -> int:
         """How many rows they run at once."""
-        return self._job.slots * self.workers
+        return sum(member.slots for member in self._crew.ready())
 
     def run(self, items: Iterable[Request | Answer], tick: Tick | None = None) -> Iterator[Answer]:
         """Answer requests, each exactly once, in the order in which they are ready.
@@ -167,7 +176,7 @@ class RayRunner:
         Raises:
             RwkvError: All workers are lost for good, or the input cannot be read.
         """
-        rows = _Rows(Ahead(items, _flight, count=self.slots))
+        rows = _Rows(Ahead(map(self._located, items), _flight, count=self.slots))
         try:
             while not (self._stopped or rows.done):
                 self._crew.look()
@@ -181,6 +190,15 @@ class RayRunner:
                 raise rows.source.failure
         finally:
             rows.source.close()
+
+    def _located(self, item: Request | Answer) -> Request | Answer:
+        """Call the saved state of a row as all machines do."""
+        if isinstance(item, Answer) or item.state is None:
+            return item
+        try:
+            return replace(item, state=self._find_state(item.state))
+        except RwkvError as error:
+            return Answer(item.index, item.seed, error=told(error))
 
     def _answers(self, rows: _Rows) -> Iterator[Answer]:
         """Take in the calls that have ended, waiting a little for the first when there are any."""
@@ -214,11 +232,11 @@ class RayRunner:
                 quiet.alone = True
                 self._send(quiet, rows.alone.popleft(), rows)
         while not self._stopped:
-            free = [one for one in ready if one.rows < _AHEAD * self._job.slots]
+            free = [one for one in ready if one.rows < _AHEAD * one.slots]
             flight = rows.take() if free else None
             if flight is None:
                 return
-            self._send(min(free, key=lambda one: one.rows), flight, rows)
+            self._send(min(free, key=lambda one: one.rows / one.slots), flight, rows)
 
     def _send(self, member: Member, flight: _Flight, rows: _Rows) -> None:
         rows.out += 1
@@ -236,9 +254,9 @@ class RayRunner:
             return unpacked_answer(landed.future.result())
         self._crew.lost(member, error)
         flight.deaths += 1
-        if flight.deaths < _REDONE:
+        if flight.deaths < _TOGETHER:
             rows.again.append(flight)
-        elif flight.deaths == _REDONE:
+        elif flight.deaths < _TOGETHER + _ALONE:
             rows.alone.append(flight)
         else:
             what = f"each of the {flight.deaths} workers that had this row was lost"

@@ -30,6 +30,7 @@ _PARTS = {
     "tokenizer": "the tokenizer",
     "numerics": "the arithmetic",
 }
+_REMEDIES = {"numerics": "say --device and --dtype as they were at first, or choose another -o"}
 
 
 def trouble(told: Mapping[str, Any], place: Place) -> RwkvError | None:
@@ -52,7 +53,7 @@ def difference(
             return MismatchError(
                 f"the worker on {place.name} has {_PARTS[part]} {identity.get(part)}, not "
                 f"{wanted}, and would write other texts",
-                hint="docs/ray.md says what must be equal on all machines",
+                hint=_REMEDIES.get(part, "docs/ray.md says what must be equal on all machines"),
             )
     return None
 

@@ -37,12 +37,13 @@ class Job:
         dtype: The precision; None keeps the file's.
         engine: "native" or "torch"; None leaves it open.
         kernels: "torch" or "cuda"; None leaves it open.
-        threads: On a CPU; None is one for each processor that Ray grants.
+        threads: On a CPU; None is one for each core, and no more than Ray grants processors.
         vram: Bytes of a card that may be used; None is all that is free.
         ram: The same of memory.
         tokenizer: Name or file; None takes the model's own.
         loras: Files to merge, at the same places on all machines, each with its alpha or None.
-        slots: Rows in flight in an engine.
+        slots: Rows in flight in an engine; None is as many as its own memory has room for.
+        state: The file of a saved state that rows go on from, at the same place on all machines.
         prefix: Tokens that most prompts begin with.
         prefix_state: The saved state that those go on from.
     """
@@ -58,7 +59,8 @@ class Job:
     ram: int | None = None
     tokenizer: str | None = None
     loras: Sequence[tuple[str, float | None]] = ()
-    slots: int = 32
+    slots: int | None = None
+    state: str | None = None
     prefix: Sequence[int] = ()
     prefix_state: str | None = None
 
@@ -82,18 +84,21 @@ class Worker:
             processors: How many of them Ray has granted.
 
         Returns:
-            JSON: "version", and "identity" and "notice" of what was loaded, or
+            JSON: "version", and "identity", "notice" and "slots" of what was loaded, or
             "error", "hint" and "exit_code" that say why it cannot be.
         """
+        from rwkv_cli.engine.room import room_for
+
         told: dict[str, Any] = {"version": __version__}
         try:
             wanted = Job(**json.loads(job))
             model = _loaded(wanted, processors)
-            runner = _runner(model, wanted)
+            slots = wanted.slots or room_for(model.engine, model.dims.vocab)
+            runner = _runner(model, wanted, slots)
         except RwkvError as error:
             told |= {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         else:
-            told |= {"identity": asdict(model.identity), "notice": model.notice}
+            told |= {"identity": asdict(model.identity), "notice": model.notice, "slots": slots}
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._serve, args=(runner, loop), daemon=True).start()
         return json.dumps(told).encode()
@@ -134,20 +139,23 @@ class Worker:
 
 def _loaded(job: Job, processors: int) -> Model:
     """Load what a job names."""
-    from rwkv_cli.engine.load import load_model, usual_threads
+    from rwkv_cli.engine.load import load_model
     from rwkv_cli.engine.lorafile import Lora
     from rwkv_cli.engine.modelfile import DEMO
     from rwkv_cli.engine.strategy import Budgets, choose_strategy
+    from rwkv_cli.native.machine import default_threads
 
     path = Path(job.path) if job.path else DEMO
-    threads = job.threads or max(1, min(processors, usual_threads(path)))
+    threads = job.threads or max(1, min(processors, default_threads()))
     placed = choose_strategy(job.strategy, job.device, job.dtype, job.engine, threads, job.kernels)
     strategy = replace(placed, budgets=Budgets(job.vram, job.ram))
     loras = [Lora(Path(file), alpha) for file, alpha in job.loras]
     return load_model(path, strategy, tokenizer=job.tokenizer, loras=loras)
 
 
-def _runner(model: Model, job: Job) -> Runner:
+def _runner(model: Model, job: Job, slots: int) -> Runner:
     from rwkv_cli.batch.running import Prefix, Runner
 
-    return Runner(model, slots=job.slots, prefix=Prefix(list(job.prefix), job.prefix_state))
+    if job.state:
+        model.load_state(job.state)  # one that is missing leaves this machine out, and fails no row
+    return Runner(model, slots=slots, prefix=Prefix(list(job.prefix), job.prefix_state))

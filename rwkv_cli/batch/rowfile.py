@@ -50,7 +50,7 @@ class RowFile:
             status = os.fstat(self._handle)
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(
-                    f"{path} is no regular file, which alone can be gone on with",
+                    f"{path} is no regular file; only a regular file can be gone on with",
                     hint="leave -o out: rows then go to stdout",
                 )
             sync_folder(path.parent)

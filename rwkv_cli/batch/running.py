@@ -35,9 +35,7 @@ class Prefix:
 
 NO_PREFIX = Prefix()
 
-_AT_ONCE = (
-    1 << 16
-)  # bytes of a prompt that are encoded ahead; a longer one is encoded as it is read
+_AT_ONCE = 1 << 16  # bytes of a prompt encoded ahead; a longer one is encoded as it is read
 
 
 class Runner:
@@ -164,7 +162,7 @@ class Runner:
         request = work.job.key
         assert isinstance(request, Request)
         if work.error is not None:
-            return Answer(request.index, request.seed, error=_told(work.error))
+            return Answer(request.index, request.seed, error=told(work.error))
         begun = len(self._prefix.tokens) if work.job.start == self._beyond_prefix else 0
         samples = tuple(self._sample(making, request) for making in work.answers)
         return Answer(request.index, request.seed, begun + work.prompt_tokens, samples)
@@ -186,7 +184,7 @@ class Runner:
         return TokenScore(score.token, data(score.token), score.logprob, top)
 
 
-def _told(error: RwkvError) -> RowError:
+def told(error: RwkvError) -> RowError:
     """Say why a row has no answer."""
     if isinstance(error, LimitError):
         return RowError("memory", error.message)

@@ -36,8 +36,9 @@ class Splitter:
 
     def __init__(self, blocks: Iterable[bytes], separator: bytes, limit: int) -> None:
         self._blocks, self._separator, self._limit = blocks, separator, limit
-        self._hash = hashlib.sha256()  # of all blocks before this one
+        self._hash = hashlib.sha256()
         self._block, self._place, self._before = b"", 0, 0
+        self._hashed = 0  # bytes of this block that are in the digest
         self.line = 0
 
     @property
@@ -46,9 +47,9 @@ class Splitter:
 
     def digest(self) -> str:
         """Give the SHA-256 of the bytes up to `offset`, in hexadecimal."""
-        so_far = self._hash.copy()
-        so_far.update(memoryview(self._block)[: self._place])
-        return so_far.hexdigest()
+        self._hash.update(memoryview(self._block)[self._hashed : self._place])
+        self._hashed = self._place
+        return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[bytes | TooLong]:
         """Cut the stream."""
@@ -83,6 +84,6 @@ class Splitter:
             yield TooLong(quotes) if size > self._limit else bytes(kept)
 
     def _begin(self, block: bytes) -> None:
-        self._hash.update(self._block)
+        self._hash.update(memoryview(self._block)[self._hashed :])
         self._before += len(self._block)
-        self._block, self._place = block, 0
+        self._block, self._place, self._hashed = block, 0, 0

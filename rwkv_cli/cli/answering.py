@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from rwkv_cli.batch import manifest
+from rwkv_cli.batch.claim import real
 from rwkv_cli.batch.driving import Runner
+from rwkv_cli.batch.manifest import manifest_path
 from rwkv_cli.batch.running import Prefix
 from rwkv_cli.batch.running import Runner as LocalRunner
 from rwkv_cli.cli.batchplan import Asked, Plan, Wishes
 from rwkv_cli.cli.loading import choose_model, load
 from rwkv_cli.engine.room import room_for
+from rwkv_cli.errors import RwkvError
 from rwkv_cli.native.machine import default_threads
+from rwkv_cli.render.progress import counted
+from rwkv_cli.render.sanitize import safe
+from rwkv_cli.render.streams import note
+from rwkv_cli.render.style import dim
 
 if TYPE_CHECKING:
     from rwkv_cli.batch.ray_run import RayRunner
     from rwkv_cli.engine.described import Described
-
-_SLOTS = 64  # rows in flight in an engine of a cluster
 
 
 class Answering(Protocol):
@@ -107,6 +114,7 @@ class _There:
         )
         self.numerics, self.from_prefix = "", 0
         self._runner: RayRunner | None = None
+        self._stopped = False
 
     @property
     def runner(self) -> RayRunner:
@@ -119,20 +127,48 @@ class _There:
         from rwkv_cli.cli.clusters import ray_runner
 
         del plan
-        flags, known = self._wishes.flags, self.model.identity
+        flags = self._wishes.flags
         self._runner = ray_runner(
             self._wishes.settings,
             self._path,
             address=flags["ray_address"] or "auto",
-            slots=flags["jobs"] or _SLOTS,
+            slots=flags["jobs"],
             prefix=prefix,
-            expected={"arch": known.arch, "weights": known.weights, "tokenizer": known.tokenizer},
+            state=flags["state"],
+            expected=self._expected(),
+            quiet=flags["quiet"],
         )
-        self._runner.start()
-        self.numerics = self._runner.identity.get("numerics", "")
+        try:
+            self._runner.start()
+        except RwkvError:
+            if not self._stopped:  # for else what was begun fails because it was broken off
+                raise
+        else:
+            self.numerics = self._runner.identity.get("numerics", "")
+            self._tell(self._runner)
+
+    def _expected(self) -> dict[str, str]:
+        """Say what workers must have: this model, and the arithmetic of a run that goes on."""
+        known, flags = self.model.identity, self._wishes.flags
+        expected = {"arch": known.arch, "weights": known.weights, "tokenizer": known.tokenizer}
+        if flags["output"] and not flags["restart"]:
+            before = manifest.load(manifest_path(real(Path(flags["output"]))))
+            if before:
+                expected["numerics"] = before.numerics
+        return expected
+
+    def _tell(self, runner: RayRunner) -> None:
+        """Say what a user should know of the workers."""
+        if self._wishes.flags["quiet"] or self._stopped:
+            return
+        workers, rows = counted(runner.workers, "worker"), counted(runner.slots, "row")
+        for text in [f"{workers} on the Ray cluster, {rows} at once", runner.notice]:
+            if text:
+                note(dim(safe(text)))
 
     def interrupt(self) -> None:
         """Wait no longer for workers."""
+        self._stopped = True
         if self._runner:
             self._runner.interrupt()
 

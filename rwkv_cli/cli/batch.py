@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from rwkv_cli.cli.loading import interruptible
 from rwkv_cli.errors import PartialError
 from rwkv_cli.render.progress import counted
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import Sink, note, stdout_sink
+from rwkv_cli.render.streams import STDOUT, Sink, is_terminal, note, stdout_sink
 from rwkv_cli.render.style import dim
 
 
@@ -45,6 +47,7 @@ class _Rows:
         self.wishes, self.source, self.survey, self.stack = wishes, source, survey, stack
         self.flags, self.quiet = wishes.flags, wishes.flags["quiet"]
         self.output: Output | None = None
+        self.report: BatchReport | None = None
 
     def run(self) -> None:
         """Ask and keep.
@@ -69,11 +72,12 @@ class _Rows:
         interrupts.raise_if_any()
         target: Target
         if sink:
-            target = (Unordered if self.flags["unordered"] else Ordered)(sink.write)
+            target = (Unordered if self.flags["unordered"] else Ordered)(self._shown(sink))
         else:
             self.output = target = self._opened(plan, by)
             seed = self.output.manifest.seed or 0
-            if self.output.complete and len(self.output.done) >= (plan.rows or 0):
+            if self.output.complete and len(self.output.done) >= (plan.rows or math.inf):
+                self.output.finish(sort=not self.flags["unordered"])
                 self._say(f"{counted(len(self.output.done), 'row')} done before; nothing is left")
                 self._fail_if_any(0)
                 return
@@ -86,6 +90,18 @@ class _Rows:
         sink = stdout_sink()
         self.stack.callback(sink.close)
         return sink
+
+    def _shown(self, sink: Sink) -> Callable[[bytes], None]:
+        """Give what writes rows: on a terminal, where the bar is not."""
+        if not is_terminal(STDOUT):
+            return sink.write
+
+        def write(line: bytes) -> None:
+            if self.report:
+                self.report.bar.finish()
+            sink.write(line)
+
+        return write
 
     def _prepared(self, plan: Plan, by: Answering, seed: int, target: Target) -> Run:
         flags, output = self.flags, self.output
@@ -102,7 +118,7 @@ class _Rows:
 
     def _answer(self, run: Run, plan: Plan, by: Answering, prefix: Prefix) -> None:
         output = self.output
-        report = BatchReport(run, plan.rows, output, quiet=self.quiet)
+        report = self.report = BatchReport(run, plan.rows, output, quiet=self.quiet)
         try:
             with report.bar.listening(), interruptible(run) as interrupts:
                 run.go(by.runner, report.tick)

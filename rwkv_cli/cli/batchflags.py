@@ -13,6 +13,8 @@ from rwkv_cli.cli.options import NUMBER, together
 from rwkv_cli.errors import UsageError
 from rwkv_cli.text.templates import load_template
 
+RAY = "ray"  # what --engine calls a cluster
+
 
 class BatchOption(click.Option):
     """An option that is about rows."""
@@ -49,6 +51,7 @@ _FOR_ONE = {
     "save_state": "--save-state", "as_json": "--json", "no_stdin": "--no-stdin",
 }  # fmt: skip
 _FOR_FILES = {"errors": "--errors", "retry_errors": "--retry-errors", "restart": "--restart"}
+_NAMES = {"input": "-i", "output": "-o", "errors": "--errors"}
 _LEAST = {"jobs": ("-j", 1), "skip": ("--skip", 0), "limit": ("--limit", 1)}
 
 # What makes no sense without rows, by the name of its value.
@@ -77,6 +80,14 @@ def check_batch_flags(flags: dict[str, Any]) -> None:
     for name, (flag, least) in _LEAST.items():
         if flags[name] is not None and flags[name] < least:
             raise UsageError(f"{flag} is {flags[name]}; it must be at least {least}")
+    _check_names(flags)
+
+
+def _check_names(flags: dict[str, Any]) -> None:
+    """Refuse names of files that cannot be meant."""
+    for name, flag in _NAMES.items():
+        if flags[name] == "":  # from a variable that is not set
+            raise UsageError(f"{flag} names no file")
     given, output = Path(flags["input"]), Path(flags["output"] or "-")
     if given.is_file() and output.is_file() and given.samefile(output):
         raise UsageError(f"{given} would be written while it is read")

@@ -19,7 +19,7 @@ from rwkv_cli.batch.row import Request, Row, RowError
 from rwkv_cli.batch.running import NO_PREFIX, Prefix
 from rwkv_cli.batch.shared import common_prefix
 from rwkv_cli.batch.template import Template, template_text
-from rwkv_cli.cli.batchflags import check_batch_flags, told_apart
+from rwkv_cli.cli.batchflags import RAY, check_batch_flags, told_apart
 from rwkv_cli.cli.checks import check_counts
 from rwkv_cli.cli.loading import checked_bans
 from rwkv_cli.cli.settings import collect
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rwkv_cli.sampling import Sampling
     from rwkv_cli.text.tokenizer import Tokenizer
 
-RAY = "ray"  # what --engine calls a cluster
 LOOK = 1000  # rows that are compared to find what all of them share
 A_FEW = 3  # rows that people look at
 _WORTH = 16  # tokens that it takes to make copying a state worth while

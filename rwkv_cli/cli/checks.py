@@ -8,12 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rwkv_cli.batch.values import MOST_LOGPROBS, MOST_SAMPLES
 from rwkv_cli.cli.batchflags import BATCH_ONLY, told_apart
 from rwkv_cli.errors import NotFoundError, StorageError, UsageError
 from rwkv_cli.store.named import find_state
 from rwkv_cli.text.stops import StopMatcher
-
-MOST_SAMPLES, MOST_LOGPROBS = 1024, 100
 
 
 def check_flags(flags: dict[str, Any]) -> None:

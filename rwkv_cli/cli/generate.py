@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rwkv_cli.cli.batchflags import batch_options
+from rwkv_cli.cli.batchflags import RAY, batch_options
 from rwkv_cli.cli.checks import check_flags
 from rwkv_cli.cli.oneshot import OneShot
 from rwkv_cli.cli.options import NUMBER, Command, common_options, model_options, sampling_options
@@ -75,6 +75,8 @@ def generate(**flags: Any) -> None:
 
         generate_rows(flags)
         return
+    if flags["engine"] == RAY:
+        raise UsageError("a cluster answers rows; one prompt it does not", hint="add -i FILE")
     flags["samples"] = flags["samples"] or 1
     check_flags(flags)
     settings = collect(flags)

@@ -11,7 +11,7 @@ from rwkv_cli.native.hostmemory import free_memory
 
 _FLOAT = 4  # bytes
 _SPARE = 512 << 20  # bytes that stay free for everything else
-_MOST = 128  # sequences beyond which more of them make no pass more worth while
+_MOST = 256  # sequences beyond which more of them make no pass more worth while
 
 
 @runtime_checkable
@@ -52,7 +52,7 @@ def room_for(engine: Engine, vocab: int) -> int:
         engine: Whose sequences they are.
         vocab: Tokens that the model knows.
     """
-    free = free_bytes(engine)
+    most, free = min(_MOST, engine.chunk), free_bytes(engine)
     if free is None:
-        return _MOST
-    return max(1, min(_MOST, (free - _SPARE) // slot_bytes(engine, vocab)))
+        return most
+    return max(1, min(most, (free - _SPARE) // slot_bytes(engine, vocab)))

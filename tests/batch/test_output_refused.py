@@ -114,6 +114,21 @@ def test_places_that_cannot_be_written_are_told(path: Path, tmp_path: Path) -> N
             Output(Path("/proc/out.jsonl"), facts(1))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes have no names there")
+def test_what_is_no_regular_file_is_refused_before_anything_is_written_beside_it(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()
+    os.mkfifo(tmp_path / "fifo")
+    for special in (tmp_path / "fifo", Path(f"/dev/fd/{writer}"), tmp_path):
+        for apart in (None, tmp_path / "bad.jsonl"):
+            with pytest.raises(UsageError, match="only a regular file can be gone on with"):
+                Output(special, facts(1), errors=apart)
+    os.close(reader)
+    os.close(writer)
+    assert [path.name for path in tmp_path.iterdir()] == ["fifo"]
+
+
 def test_two_writers_are_refused_at_once(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)

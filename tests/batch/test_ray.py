@@ -60,13 +60,52 @@ def played(home: Path, address: str, *, kills: int, count: int) -> dict[str, Any
     return result
 
 
-def test_texts_are_those_of_one_machine_though_a_worker_is_killed(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def address(home: Path) -> Iterator[str]:
+    with cluster(home, "token") as address:
+        yield address
+
+
+def commanded(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rwkv_cli", "generate", "-m", "demo", *words]
+    quiet = {"capture_output": True, "text": True, "cwd": home}
+    return subprocess.run(command, env=environment(home, "token"), timeout=120, **quiet)
+
+
+def test_texts_are_those_of_one_machine_though_a_worker_is_killed(home: Path, address: str) -> None:
     model = load_model(DEMO, Strategy())
     here = Runner(model, slots=4).run(on_ray.requests(60))
-    with cluster(tmp_path, "token") as address:
-        result = played(tmp_path, address, kills=1, count=60)
+    result = played(home, address, kills=1, count=60)
     assert "was lost" in result["said"][0]
     assert sorted(result["answers"]) == sorted(packed_answer(one).decode() for one in here)
+
+
+def test_a_cluster_goes_on_with_what_one_machine_began(home: Path, address: str) -> None:
+    rows = [{"prompt": f"Once upon a time, {n}", "max_tokens": 1 + n} for n in range(20)]
+    (home / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    asked = ("-i", "rows.jsonl", "--seed", "5")
+    ray = ("--engine", "ray", "--ray-address", address)
+    assert commanded(home, *asked, "-o", "here").returncode == 0
+    assert commanded(home, *asked, "-o", "both", "--limit", "7").returncode == 0
+    done = commanded(home, *asked, "-o", "both", *ray)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("2 workers on the Ray cluster, ")
+    for end in ("", ".run.json"):
+        assert (home / f"both{end}").read_bytes() == (home / f"here{end}").read_bytes()
+
+
+def test_a_cluster_of_other_arithmetic_does_not_go_on(home: Path, address: str) -> None:
+    (home / "row.txt").write_text("Once\n")
+    asked = ("-i", "row.txt", "-o", "other", "-N", "1")
+    assert commanded(home, *asked, "--dtype", "fp32").returncode == 0
+    done = commanded(home, *asked, "-q", "--engine", "ray", "--ray-address", address)
+    assert done.returncode == 4
+    assert "and would write other texts\n  say --device and --dtype" in done.stderr
 
 
 def test_a_cluster_that_asks_nobody_for_a_token_is_refused(tmp_path: Path) -> None:

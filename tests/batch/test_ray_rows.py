@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,36 @@ def test_no_more_rows_are_out_than_workers_have_room_for(monkeypatch: pytest.Mon
     assert ray.most <= 2 * 2 * 4
 
 
+def test_a_worker_has_as_many_rows_as_its_own_slots_make_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray = FakeRay(TWO, told=lambda name: {"slots": 12 if name == "a" else 2})
+    runner = started(monkeypatch, ray, [], job=Job("model.pth"))
+    assert runner.slots == 14
+    assert len(list(runner.run(requests(300)))) == 300
+    runner.close()
+    assert {one.node: one.most for one in ray.actors} == {"a": 24, "b": 4}
+
+
+def test_states_are_called_by_what_they_are_called_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find(name: str) -> str:
+        if name == "gone":
+            raise NotFoundError("there is no state 'gone'")
+        return f"/states/{name}"
+
+    ray = FakeRay(TWO)
+    runner = started(monkeypatch, ray, [], find_state=find)
+    names = ["king", None, "gone"]
+    asked = [replace(one, state=names[one.index]) for one in requests(3)]
+    answers = sorted(runner.run(asked), key=lambda answer: answer.index)
+    runner.close()
+    assert ray.states == {0: "/states/king", 1: None}
+    gone = Answer(2, asked[2].seed, error=RowError("state", "there is no state 'gone'"))
+    assert answers == [*wanted(2), gone]
+
+
 def test_a_row_that_kills_its_workers_takes_no_other_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -76,11 +107,11 @@ def test_a_row_that_kills_its_workers_takes_no_other_with_it(
     runner = started(monkeypatch, ray, said)
     answers = sorted(runner.run(requests(60)), key=lambda answer: answer.index)
     runner.close()
-    error = RowError("worker_lost", "each of the 4 workers that had this row was lost")
+    error = RowError("worker_lost", "each of the 5 workers that had this row was lost")
     expected = wanted(60)
     expected[9] = Answer(9, expected[9].seed, error=error)
     assert answers == expected
-    assert ray.deaths == 4
+    assert ray.deaths == 5
     assert said[-1] in [
         f"the worker on {name} was lost (the actor is dead); 1 row is redone" for name in "ab"
     ]

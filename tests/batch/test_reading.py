@@ -20,7 +20,6 @@ from rwkv_cli.errors import NotFoundError, RefusedError, UsageError
 
 LIMIT = 250_000  # bytes of the longest line, where a test has no other
 GOOD = {"prompt": "hello"}
-GOOD_LINE = b'{"prompt":"hello"}\n'
 MEGABYTE = 1 << 20
 
 # A line, and what is read: fields, or the code of an error.
@@ -253,31 +252,6 @@ def test_a_survey_counts_what_is_read_and_digests_the_file(
         others = list(rows)
         assert survey.rows == len([first, *others])
         assert rows.digest_so_far() == survey.digest
-
-
-def test_rows_that_are_added_after_the_survey_are_not_of_this_run(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"prompt":"hello"}\n{"prompt":"hel')
-    with open_rows(path) as source:
-        survey = source.survey()
-        with path.open("ab") as file:
-            file.write(b'lo"}\n{"prompt":"hello"}\n')
-        rows = list(source)
-    assert survey
-    assert survey.rows == 2
-    assert [row.error is None for row in rows] == [True, False]
-
-
-@pytest.mark.parametrize("changed", [GOOD_LINE[:-3], GOOD_LINE.replace(b"hello", b"jello")])
-def test_an_input_that_is_not_what_was_surveyed_is_refused(changed: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(GOOD_LINE * 20_000)
-    with open_rows(path) as source:
-        assert source.survey()
-        path.write_bytes(GOOD_LINE * 19_999 + changed)
-        with pytest.raises(RefusedError, match="was changed while it was read"):
-            for _ in source:
-                pass
 
 
 def test_what_is_not_wanted_is_counted_and_not_read() -> None:

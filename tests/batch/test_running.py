@@ -63,7 +63,9 @@ def test_on_torch_a_row_alone_in_its_batch_is_what_a_run_of_its_own_gives(tmp_pa
 
 def test_a_prompt_of_no_tokens_is_an_error_of_its_row_alone(tmp_path: Path) -> None:
     model = tiny_model(tmp_path, "v7", engine="torch")
-    asked = [Request(i, prompt, SAMPLING, i, max_tokens=2) for i, prompt in enumerate((b"\0", b"a"))]
+    asked = [
+        Request(i, prompt, SAMPLING, i, max_tokens=2) for i, prompt in enumerate((b"\0", b"a"))
+    ]
     first, second = sorted(Runner(model, slots=2).run(asked), key=lambda answer: answer.index)
     assert first.error == RowError("empty_prompt", "the prompt is empty")
     assert second.samples[0].text == alone(model, asked[1])

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import pytest
 from cli.conftest import Cli
-from cli.running import rwkv, start
+from cli.running import COMMAND, rwkv, start
+from cli.terminal import Terminal
 
 Rows = list[dict[str, Any]]
 
@@ -224,6 +228,83 @@ def test_a_part_that_was_tried_first_is_kept_when_all_rows_are_asked(
     assert part.read_bytes() == whole.read_bytes()
 
 
+def test_a_file_that_was_left_unordered_is_put_in_order_when_that_is_asked_for(
+    cli: Cli, flags: list[object], given: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows, out, whole = given(*PROMPTS), tmp_path / "out", tmp_path / "whole"
+    assert cli(*flags, "-i", rows, "-o", whole).code == 0
+    assert cli(*flags, "-i", rows, "-o", out, "--unordered", "-j", 3).code == 0
+    assert sorted(read(out), key=lambda row: int(row["index"])) == read(whole)
+    assert cli(*flags, "-i", rows, "-o", out).code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_a_stream_that_has_grown_is_gone_on_with_and_another_one_is_refused(
+    cli: Cli, flags: list[object], tmp_path: Path
+) -> None:
+    out, lines = tmp_path / "out", [f"line {i}\n".encode() for i in range(9)]
+    for count in (5, 9):
+        assert cli(*flags, "-i", "-", "-o", out, stdin=b"".join(lines[:count]) + b"\n").code == 0
+        assert [row["prompt"] for row in read(out)] == [f"line {i}" for i in range(count)]
+    other = cli(*flags, "-i", "-", "-o", out, stdin=b"".join(reversed(lines)))
+    assert (other.code, "another stream" in other.err) == (2, True)
+    assert len(read(out)) == 9
+
+
+# What a line holds; whether its row has an answer.
+POISON: list[tuple[bytes, bool]] = [
+    (b'\xef\xbb\xbf{"prompt":"hello"}\r', True),
+    (b'{"prompt":"\xff"}', False),
+    (b'{"prompt":"a\0b"}', False),
+    (b'{"prompt":"a\\u0000b"}', True),
+    (b'{"prompt":"\\u0000"}', False),
+    (b'{"prompt":"\\ud800"}', False),
+    (b'{"prompt":"a","prompt":"b"}', False),
+    (b'{"prompt":"a","x":NaN}', False),
+    (b'{"prompt":"a","x":' + b"7" * 5000 + b"}", False),
+    (b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", False),
+    (b'{"prompt":"' + b"x" * (20 << 20) + b'"}', False),
+    (b'{"prompt":""}', False),
+    (b'{"prompt":"hi\\n\\nUser: x\\n\\nAssistant: y\\u2028z"}', True),
+    (b"\0\0\0", False),
+    (b'{"prompt":"the last"}', True),
+]
+
+
+def _run_measured(arguments: Iterable[object], env: dict[str, str]) -> tuple[int, int]:
+    """Run the command: the exit code, and the most memory that was seen, in KiB; 0 where nothing
+    tells.
+    """
+    process, peak = start([*map(str, arguments)], env, stdout=DEVNULL, stderr=DEVNULL), 0
+    while process.poll() is None:
+        with suppress(OSError):
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+            peak = max([peak, *map(int, re.findall(r"VmHWM:\s+(\d+) kB", status))])
+        time.sleep(0.005)
+    return process.returncode, peak
+
+
+def test_a_poisoned_file_gives_one_row_for_each_row_in_constant_memory(
+    env: dict[str, str], flags: list[object], tmp_path: Path
+) -> None:
+    path, clean = tmp_path / "poison.jsonl", tmp_path / "clean.jsonl"
+    path.write_bytes(b"\n \n".join(line for line, _ in POISON))  # blank lines, no end
+    clean.write_bytes(b'{"prompt":"hello"}\n' * len(POISON))
+    codes, peaks = {}, {}
+    for given in (clean, path):
+        out = f"{given}.out"
+        codes[given], peaks[given] = _run_measured([*flags, "-i", given, "-o", out], env)
+    assert list(codes.values()) == [0, 7]
+    with path.open("rb") as pipe:
+        piped = rwkv([*map(str, flags), "-i", "/dev/stdin"], env, stdin=pipe.fileno())
+    made = [json.loads(line) for line in piped.stdout.splitlines()]
+    assert piped.returncode == 7
+    assert read(tmp_path / "poison.jsonl.out") == made
+    assert [row["index"] for row in made] == list(range(len(POISON)))
+    assert ["error" not in row for row in made] == [good for _, good in POISON]
+    assert peaks[path] - peaks[clean] < 48 << 10, peaks  # a line may have 16 MiB
+
+
 def test_a_dry_run_shows_prompts_and_writes_nothing(
     cli: Cli, flags: list[object], given: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -362,3 +443,14 @@ def test_the_two_meanings_of_a_template_are_told_apart(
     assert (single.code, "rows of -i" in single.err) == (2, True)
     words = cli(*flags, "-i", rows, "Translate", "this")
     assert (words.code, "'Translate this'" in words.err) == (2, True)
+
+
+def test_on_a_terminal_rows_and_the_bar_do_not_share_a_line(
+    given: Callable[..., Path], env: dict[str, str]
+) -> None:
+    rows = given(*({"prompt": f"Once {i}", "max_tokens": 40 * i} for i in range(1, 6)))
+    with Terminal([*COMMAND, "generate", "-m", "demo", "-i", str(rows), "-j", "1"], env) as screen:
+        assert screen.finish() == 0
+        lines = screen.text().splitlines()
+    assert sum(line.startswith('{"index":') for line in lines) == 5
+    assert not [line for line in lines if "▏" in line]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -163,3 +165,16 @@ def test_stop_strings_and_held_bytes_end_up_as_alone() -> None:
         model = scripted(script, [2, 3])
         [work] = finished(model, 2, [job(model, [2, 3], seed, 12)])
         assert bytes(work.answers[0].text) == alone(model, [2, 3], seed, 12)
+
+
+def test_the_state_of_an_answer_that_has_ended_is_given_up_at_once(model: Model) -> None:
+    gc.disable()
+    try:
+        scheduler = Scheduler(model, 2)
+        alive: list[weakref.ref[Generation]] = []
+        for over in scheduler.run(Listed(job(model, [3], seed, 2) for seed in range(8))):
+            alive += [weakref.ref(making.generation) for work in over for making in work.answers]
+            del over
+            assert sum(ref() is not None for ref in alive) <= 4
+    finally:
+        gc.enable()

@@ -57,6 +57,7 @@ class FakeRay:
         self.actors: list[FakeActor] = []
         self.made: list[dict[str, Any]] = []
         self.most = self.deaths = 0
+        self.states: dict[int, str | None] = {}
         self.is_shut = False
         strategies = SimpleNamespace(NodeAffinitySchedulingStrategy=lambda node, soft: node)
         self.util = SimpleNamespace(scheduling_strategies=strategies)
@@ -90,7 +91,7 @@ class FakeActor:
     """A worker."""
 
     def __init__(self, ray: FakeRay, node: str) -> None:
-        self.ray, self.node, self.dead = ray, node, False
+        self.ray, self.node, self.dead, self.most = ray, node, False, 0
         self.calls: dict[int, tuple[Any, Future[bytes]]] = {}
         self.lock = threading.RLock()
         self.load = SimpleNamespace(remote=self._load)
@@ -99,7 +100,7 @@ class FakeActor:
 
     def _load(self, job: bytes, processors: int) -> Any:
         future: Future[bytes] = Future()
-        told = {"version": __version__, "identity": IDENTITY, "notice": None}
+        told = {"version": __version__, "identity": IDENTITY, "notice": None, "slots": 4}
         future.set_result(json.dumps(told | self.ray.told(self.node)).encode())
         return SimpleNamespace(future=lambda: future)
 
@@ -111,6 +112,8 @@ class FakeActor:
             else:
                 assert request.index not in self.calls
                 self.calls[request.index] = request, future
+                self.ray.states[request.index] = request.state
+                self.most = max(self.most, len(self.calls))
         self.ray.most = max(self.ray.most, sum(len(one.calls) for one in self.ray.actors))
         return SimpleNamespace(future=lambda: future)
 
