@@ -8,6 +8,7 @@ on what is computed beside it, as far as the engine promises that of the rows of
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -227,12 +228,17 @@ class Scheduler:
             if job is None:
                 return
             work = Work(job)
+            self._reading.append(work)  # before it takes memory, so that it cannot be lost
             try:
                 work.open()
+            except LimitError:
+                raise
             except RwkvError as error:
+                self._reading.pop()
                 self._give_up(work, error)
                 continue
-            (self._reading if work.reads else self._read).append(work)
+            if not work.reads:
+                self._read.append(self._reading.pop())
             self._begin_answers()
 
     def _begin_answers(self) -> None:
@@ -243,9 +249,9 @@ class Scheduler:
             work = self._read[0]
             if work.left > 1 and self._used >= self.slots and self._making:
                 return
-            if work.left == 1:
-                self._read.popleft()
             self._making.append((work, work.begin()))
+            if not work.left:
+                self._read.popleft()
 
     def _draw(self) -> None:
         """Draw a token for every answer."""
@@ -271,13 +277,15 @@ class Scheduler:
             if work.error is None and making.generation.finish is not None:
                 for rest in making.generation.end():
                     making.text += rest.data
-        self._making = [
+        going = [
             (work, making)
             for work, making in self._making
             if work.error is None and making.generation.finish is None
         ]
-        self._read = deque(work for work in self._read if work.error is None)
-        self._over += [work for work in works.values() if work.error is not None or work.is_done]
+        read = deque(work for work in self._read if work.error is None)
+        over = [work for work in works.values() if work.error is not None or work.is_done]
+        self._over += over
+        self._making, self._read = going, read
 
     def _feed(self) -> None:
         """Feed what was drawn, and parts of prompts: in one pass where it has room for both."""
@@ -298,12 +306,15 @@ class Scheduler:
         for _ in range(len(self._reading)):
             if not room:
                 return
-            work = self._reading.popleft()
+            work = self._reading[0]
             try:
                 taken = work.take(room)
+            except LimitError:
+                raise
             except RwkvError as error:
-                self._give_up(work, error)
+                self._give_up(self._reading.popleft(), error)
                 continue
+            self._reading.popleft()
             room -= len(taken)
             self.read += len(taken)
             (self._reading if work.reads else self._read).append(work)
@@ -337,3 +348,5 @@ class Scheduler:
         else:
             self._anew.extendleft(work.job for work in reversed(works.values()))
         self.slots = max(1, min(self.slots, len(works)) // 2)
+        works.clear()
+        gc.collect()  # works and their answers refer to each other, and keep their states

@@ -169,6 +169,8 @@ class Run:
         for answer in runner.run(self._items(), step):
             self._keep(answer)
         self._settle()
+        if self._rows and not self._interrupted:
+            raise AssertionError(f"{len(self._rows)} rows got no answer")
 
     def _settle(self) -> None:
         if self._marks:

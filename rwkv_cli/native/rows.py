@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     Float32s = NDArray[np.float32]
 
+_SPARE = 288  # rows that wait for use, twice those of a pass: more would be memory lost to others
 _LINE = 64  # bytes of a cache line, where a row begins
 
 
@@ -59,4 +60,5 @@ class _Loan:
         }
 
     def __del__(self) -> None:
-        self._free.append(self._memory)
+        if len(self._free) < _SPARE:
+            self._free.append(self._memory)

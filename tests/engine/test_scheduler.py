@@ -133,6 +133,31 @@ def test_a_prompt_without_room_even_alone_is_given_up_and_others_go_on() -> None
     assert failed == {0: True, 1: False}
 
 
+@pytest.mark.parametrize("failure", [MemoryError, partial(LimitError, "no room")])
+def test_a_job_that_finds_no_room_to_begin_comes_later(
+    model: Model, failure: type[Exception]
+) -> None:
+    alive: list[weakref.ref[Work]] = []
+
+    def start() -> State:
+        # What was begun and dropped takes its room until nobody refers to it.
+        if sum(work is not None and not work.is_done for work in (ref() for ref in alive)) > 3:
+            raise failure()
+        return model.zero_state()
+
+    jobs = [replace(job(model, [1, 2], seed, 4), start=start) for seed in range(9)]
+    begin = Work.open
+
+    def opened(work: Work) -> None:
+        alive.append(weakref.ref(work))
+        begin(work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Work, "open", opened)
+        ended = [(w.job.key, w.error) for w in finished(model, 8, jobs)]
+    assert sorted(ended) == [(seed, None) for seed in range(9)]  # type: ignore[type-var]
+
+
 def test_a_failure_of_one_is_its_own(model: Model) -> None:
     def refused() -> State:
         raise UsageError("no such state")
