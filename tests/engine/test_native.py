@@ -201,7 +201,8 @@ def test_sizes_without_kernels_run_on_torch_and_say_so(tmp_path: Path) -> None:
 
 def test_a_native_run_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from rwkv_cli.engine.load import *; m = load_model(DEMO, Strategy());"
+        "import sys; from rwkv_cli.engine.load import *;"
+        "from rwkv_cli.engine.modelfile import DEMO; m = load_model(DEMO, Strategy());"
         "m.prefill([70, 71]); assert m.engine.numerics.startswith('native');"
         "assert 'torch' not in sys.modules"
     )
