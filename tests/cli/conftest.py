@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -91,3 +92,21 @@ def far(tmp_path: Path) -> Path:
     shape = Shape(layers=1, heads=2, size=16, ffn=32, vocab=256, rank=4)
     save_file(random_model("v6", shape), path)
     return path
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows to a file."""
+
+    def write(*rows: object, name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def flags(tiny: Path) -> list[object]:
+    """How the tests of batches call `generate`."""
+    return ["generate", "-m", tiny, "--tokenizer", "bytes", "-q", "-N", 12, "--seed", 3]
