@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -188,11 +188,12 @@ class Plan:
         """Find what prompts share: from the first rows of a file, or, of a stream, from what stands
         before the text of any row.
         """
-        asked = [asking(row) for row in self.first_rows()]
-        state = self._flags["state"]
-        requests = [r for r in asked if isinstance(r, Request) and r.state == state]
-        heads = (self._model.tokenizer.encode(request.prompt[:_HEAD]) for request in requests)
-        tokens = common_prefix(heads) if len(requests) > 1 else []
+        state, encode = self._flags["state"], self._model.tokenizer.encode
+        asked = map(asking, self.first_rows())  # one at a time: a thousand may be large
+        requests = (r for r in asked if isinstance(r, Request) and r.state == state)
+        heads = (encode(request.prompt[:_HEAD]) for request in requests)
+        two = list(islice(heads, 2))
+        tokens = common_prefix(chain(two, heads)) if len(two) > 1 else []
         return Prefix(tokens, state) if len(tokens) >= _WORTH else NO_PREFIX
 
     def first_rows(self) -> Iterator[Row]:
