@@ -122,7 +122,8 @@ class Runner:
         return Job(request, start, prompt, answers)
 
     def _encoded(self, text: bytes) -> Iterator[Sequence[int]]:
-        return self._checked(self._model.tokenizer.encode_stream([text]))
+        pieces = (text[at : at + _AT_ONCE] for at in range(0, len(text), _AT_ONCE))
+        return self._checked(self._model.tokenizer.encode_stream(pieces))
 
     def _checked(self, pieces: Iterable[Sequence[int]]) -> Iterator[Sequence[int]]:
         for piece in pieces:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -191,11 +191,14 @@ class Plan:
         return self.shared(map(asking, self._first_rows()))
 
     def shared(self, asked: Iterable[Request | RowError]) -> Prefix:
-        """Find what the prompts among some requests share."""
-        state = self._flags["state"]
-        requests = [r for r in asked if isinstance(r, Request) and r.state == state]
-        heads = (self._model.tokenizer.encode(request.prompt[:_HEAD]) for request in requests)
-        tokens = common_prefix(heads) if len(requests) > 1 else []
+        """Find what the prompts among some requests share; they are looked at one at a time, since
+        a thousand may be large.
+        """
+        state, encode = self._flags["state"], self._model.tokenizer.encode
+        requests = (r for r in asked if isinstance(r, Request) and r.state == state)
+        heads = (encode(request.prompt[:_HEAD]) for request in requests)
+        two = list(islice(heads, 2))
+        tokens = common_prefix(chain(two, heads)) if len(two) > 1 else []
         return Prefix(tokens, state) if len(tokens) >= _WORTH else NO_PREFIX
 
     def samples(self) -> Iterator[Row]:

@@ -106,8 +106,8 @@ def _interrupted(env: dict[str, str], arguments: list[Any], number: signal.Signa
 def test_a_run_that_is_stopped_goes_on_and_ends_as_if_it_never_was(
     env: dict[str, str], given: Callable[..., Path], tmp_path: Path
 ) -> None:
-    rows = given(*({"prompt": f"Once {i} upon"} for i in range(60)))
-    flags = ["generate", "-m", "demo", "-N", 60, "--seed", 3, "-j", 2, "-i", rows]
+    rows = given(*({"prompt": f"Once {i} upon"} for i in range(40)))
+    flags = ["generate", "-m", "demo", "-N", 30, "--seed", 3, "-j", 2, "-i", rows]
     whole = tmp_path / "whole"
     assert rwkv([str(f) for f in [*flags, "-o", whole]], env).returncode == 0
     out, codes = tmp_path / "out", []
