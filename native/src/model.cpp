@@ -104,6 +104,7 @@ Model::Model(const rwkv_config &sizes, const Tensors &tensors, Pool &threads, co
   scores_ = Buffer<float>(pool.threads() * kMaxRows * piece_rows(head_));
   x = Buffer<float>(kMaxRows * c);
   product = Buffer<float>(kMaxRows * round_up(c, kGroup));
+  before = Buffer<float>(pool.threads() * c);
 }
 
 void Model::forward(const int32_t *tokens, const int32_t *lengths, int32_t sequences, float *const *states,

@@ -117,6 +117,7 @@ class Model {
   const Kernels &k;
   Buffer<float> x;        // [rows][width] the residual stream
   Buffer<float> product;  // [rows][widest] outputs of a matrix before they are added to x
+  Buffer<float> before;   // [threads][width] the norm of another thread's row
 
   void forward(const int32_t *tokens, const int32_t *lengths, int32_t sequences, float *const *states,
                float *const *logits);

@@ -84,7 +84,6 @@ void shifted(const Model &model, const Pass &pass, Team &team, const float *weig
   constexpr int64_t kRows = 4;
   const int64_t width = model.config.width;
   team.share(pieces(pass.rows, kRows), [&](int64_t piece) {
-    std::vector<float> before;
     for (int64_t m = piece * kRows; m < std::min(pass.rows, (piece + 1) * kRows); m++) {
       float *row = normed + m * width;
       model.k.layer_norm(model.x.row(m, width), weight, bias, row, width);
@@ -93,10 +92,11 @@ void shifted(const Model &model, const Pass &pass, Team &team, const float *weig
       if (m == span.begin) {
         previous = Pass::state(span, state_array, layer, width);
       } else if (m == piece * kRows) {
-        // Another thread's row: computed here again, which is cheaper than waiting for it.
-        before.resize(width);
-        model.k.layer_norm(model.x.row(m - 1, width), weight, bias, before.data(), width);
-        previous = before.data();
+        // Another thread's row: computed here again, which is cheaper than waiting for it. Into memory that is
+        // there: a thread of the pool that asks for some and gets none would end the process.
+        float *before = model.before.row(team.index(), width);
+        model.k.layer_norm(model.x.row(m - 1, width), weight, bias, before, width);
+        previous = before;
       }
       use(m, row, previous);
     }
