@@ -47,7 +47,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from chat' -l vram-budget -d 'Most b
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
-complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best. ray: rows on a cluster' -x
+complete -c rwkv -n '__fish_seen_subcommand_from chat' -l engine -d 'native or torch; else the best. ray: a cluster' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from chat' -l quiet -d 'Nothing on stderr but errors'
@@ -104,7 +104,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from generate' -l vram-budget -d 'Mo
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
-complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best. ray: rows on a cluster' -x
+complete -c rwkv -n '__fish_seen_subcommand_from generate' -l engine -d 'native or torch; else the best. ray: a cluster' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from generate' -l quiet -d 'Nothing on stderr but errors'
@@ -140,7 +140,7 @@ complete -c rwkv -n '__fish_seen_subcommand_from state' -l vram-budget -d 'Most 
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l ram-budget -d 'Most bytes of memory, such as 8g' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l device -d 'Such as cpu, cuda or mps' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l dtype -d 'fp32, bf16, fp16, int8, int4; else the file’s' -x
-complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best. ray: rows on a cluster' -x
+complete -c rwkv -n '__fish_seen_subcommand_from state' -l engine -d 'native or torch; else the best. ray: a cluster' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l kernels -d 'On CUDA: auto, torch or cuda' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l threads -d 'Threads on a CPU' -x
 complete -c rwkv -n '__fish_seen_subcommand_from state' -l quiet -d 'Nothing on stderr but errors'

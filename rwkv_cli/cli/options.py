@@ -104,7 +104,7 @@ _MODEL = (
     _model("--ram-budget", type=NUMBER, metavar="N", help="Most bytes of memory, such as 8g."),
     _model("--device", metavar="DEVICE", help="Such as cpu, cuda or mps."),
     _model("--dtype", metavar="DTYPE", help="fp32, bf16, fp16, int8, int4; else the file's."),
-    _model("--engine", metavar="NAME", help="native or torch; else the best. ray: rows on a cluster."),
+    _model("--engine", metavar="NAME", help="native or torch; else the best. ray: a cluster."),
     _model("--kernels", metavar="NAME", help="On CUDA: auto, torch or cuda."),
     _model("-t", "--threads", type=int, metavar="N", help="Threads on a CPU."),
 )

@@ -50,7 +50,7 @@ def loaded(job: Job) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize(("free", "slots"), [(8 << 30, 128), (0, 1)])
+@pytest.mark.parametrize(("free", "slots"), [(8 << 30, 144), (0, 1)])
 def test_a_worker_takes_as_many_rows_as_its_memory_has_room_for(
     monkeypatch: pytest.MonkeyPatch, free: int, slots: int
 ) -> None:
