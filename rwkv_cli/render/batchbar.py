@@ -5,15 +5,13 @@ elsewhere, and one whenever a signal asks for it.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import time
 from collections import deque
 from collections.abc import Iterator
 
 from rwkv_cli.render.progress import bar, clock, counted
-from rwkv_cli.render.streams import STDERR, is_terminal, note
+from rwkv_cli.render.streams import STDERR, is_terminal, note, put, stderr_width
 from rwkv_cli.render.style import shows_styles
 from rwkv_cli.render.wrap import columns, cut
 
@@ -90,7 +88,7 @@ class BatchBar:
             self.say(self._line(now))
         elif self._live and now - self._drawn >= _PAUSE:
             self._drawn = now
-            self._draw(self._line(now, _columns() - _SPARE))
+            self._draw(self._line(now, stderr_width() - _SPARE))
         elif self._lines and now - self._drawn >= _LINE:
             self._drawn = now
             note(self._line(now))
@@ -155,14 +153,14 @@ class BatchBar:
         """Put a line in place of the one that is there, which a narrower terminal has wrapped; that
         it is narrower is told late, so a line must not wrap while it is drawn.
         """
-        width = _columns()
+        width = stderr_width()
         above = max(0, self._width - 1) // width
         self._width = columns(line)
         if shows_styles(STDERR):
             up = f"\x1b[{above}A" if above else ""
-            _write(f"\x1b[?7l\r{up}{line}\x1b[J\x1b[?7h")
+            put(f"\x1b[?7l\r{up}{line}\x1b[J\x1b[?7h")
         else:
-            _write("\r" + line.ljust(width - 1) + ("" if line else "\r"))
+            put("\r" + line.ljust(width - 1) + ("" if line else "\r"))
 
 
 def _needed(parts: dict[str, str]) -> int:
@@ -178,17 +176,3 @@ def _pace(rows: float) -> str:
     if rows >= 0.95:
         return f"{rows:.1f} rows/s"
     return f"{60 * rows:.1f} rows/min"
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size(STDERR).columns or 80
-    except OSError:
-        return shutil.get_terminal_size().columns
-
-
-def _write(text: str) -> None:
-    try:
-        os.write(STDERR, text.encode("utf-8", "replace"))
-    except OSError:
-        return

@@ -5,14 +5,12 @@ JSON events.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections import deque
 
 from rwkv_cli.render.progress import bar, clock
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note
+from rwkv_cli.render.streams import STDERR, Sink, is_terminal, note, put, stderr_width
 from rwkv_cli.render.style import dim, shows_styles
 from rwkv_cli.render.wrap import columns, cut
 from rwkv_cli.sizes import amount
@@ -112,7 +110,7 @@ class DownloadView:
         return rate, left
 
     def _line(self, state: str) -> str:
-        width = _columns() - _ROOM_FOR_KEYS if self._live else 1 << 10
+        width = stderr_width() - _ROOM_FOR_KEYS if self._live else 1 << 10
         rate, left = self._speed()
         name = safe(self._name)
         if self._total is None:
@@ -134,31 +132,17 @@ class DownloadView:
 
     def _draw(self, line: str) -> None:
         if shows_styles(STDERR):
-            _write(f"\r{line}\x1b[K")
+            put(f"\r{line}\x1b[K")
         else:
-            _write("\r" + line.ljust(_columns() - 1))
+            put("\r" + line.ljust(stderr_width() - 1))
         self._on_screen = True
 
     def _clear(self) -> None:
         if self._on_screen:
-            _write("\r\x1b[K" if shows_styles(STDERR) else "\r" + " " * (_columns() - 1) + "\r")
+            put("\r\x1b[K" if shows_styles(STDERR) else "\r" + " " * (stderr_width() - 1) + "\r")
             self._on_screen = False
 
     def _event(self, kind: str, **facts: object) -> None:
         if self._events is not None:
             text = json.dumps({"event": kind, **{k: v for k, v in facts.items() if v != ""}})
             self._events.write(text.encode() + b"\n")
-
-
-def _columns() -> int:
-    try:
-        return os.get_terminal_size(STDERR).columns or 80
-    except OSError:
-        return shutil.get_terminal_size().columns
-
-
-def _write(text: str) -> None:
-    try:
-        os.write(STDERR, text.encode("utf-8", "replace"))
-    except OSError:
-        return

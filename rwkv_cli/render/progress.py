@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 
 from rwkv_cli.render.sanitize import safe
-from rwkv_cli.render.streams import STDERR, is_terminal, note
+from rwkv_cli.render.streams import STDERR, is_terminal, note, put
 from rwkv_cli.render.style import dim
 from rwkv_cli.sizes import amount
 
@@ -42,7 +41,7 @@ class Progress:
         if self._live and now - self._began > _QUIET and now - self._drawn > _PAUSE:
             self._drawn, self._visible = now, True
             line = self._line(done, now - self._began)[: shutil.get_terminal_size().columns - 1]
-            self._write("\r" + dim(line) + "\x1b[K")
+            put("\r" + dim(line) + "\x1b[K")
         elif self._lines and now - self._drawn > 10:
             self._drawn = now
             note(self._line(done, now - self._began))
@@ -50,7 +49,7 @@ class Progress:
     def finish(self) -> None:
         """Remove the line."""
         if self._visible:
-            self._write("\r\x1b[K")
+            put("\r\x1b[K")
             self._visible = False
 
     def _line(self, done: int, seconds: float) -> str:
@@ -68,13 +67,6 @@ class Progress:
         if self._unit != "bytes":
             return f"{count:,.0f} {self._unit}"
         return amount(count)
-
-    @staticmethod
-    def _write(text: str) -> None:
-        try:
-            os.write(STDERR, text.encode())
-        except OSError:
-            return
 
 
 def bar(done: int, total: int, width: int) -> str:

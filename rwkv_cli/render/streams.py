@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import select
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -239,10 +240,23 @@ def read_blocks(descriptor: int) -> Iterator[bytes]:
 
 def note(text: str) -> None:
     """Print a line on stderr; a closed or broken stderr is nobody's problem."""
+    put(text + "\n")
+
+
+def put(text: str) -> None:
+    """Write to stderr what ends no line; as `note` otherwise."""
     try:
-        os.write(STDERR, (text + "\n").encode("utf-8", "replace"))
+        os.write(STDERR, text.encode("utf-8", "replace"))
     except OSError:
         return
+
+
+def stderr_width() -> int:
+    """Give the columns of the terminal on stderr, or of the one that the environment tells of."""
+    try:
+        return os.get_terminal_size(STDERR).columns or 80
+    except OSError:
+        return shutil.get_terminal_size().columns
 
 
 def silence_stdout() -> None:
